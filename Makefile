@@ -1,0 +1,40 @@
+# `make demo` and `make test` set themselves up: a venv in .venv, the package in it, then the work.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: help install demo test test-slow prepare bench clean
+
+help:
+	@echo "make demo       the whole path on synthetic images, and a report (about 5 minutes)"
+	@echo "make test       every lesson and test, and the checks on the notebooks"
+	@echo "make test-slow  what is slow by nature"
+	@echo "make prepare    export, clean, README: before a commit"
+
+# The stamp is as new as the files that decide what is installed.
+install: $(VENV)/.installed
+$(VENV)/.installed: settings.ini setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/hw4 demo
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest tests/sync.py
+
+test-slow: install
+	$(BIN)/nbdev_test --flags slow --n_workers 1
+	$(BIN)/python -m pytest -m slow
+
+prepare: install
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/python -m hw4.nbdev_cli readme
+
+clean:
+	rm -rf build dist *.egg-info _proc _docs

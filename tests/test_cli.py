@@ -1,0 +1,121 @@
+"The command line as its users meet it: subprocesses, exit codes, messages."
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hw4.data.synth import portraits_twin, scenes_twin
+
+HW4 = [sys.executable, '-c', 'from hw4.cli import main; main()']
+
+
+def hw4(*words, ok=True, **env):
+    "Run `hw4 words`; its output, both streams"
+    done = subprocess.run([*HW4, *map(str, words)], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1', **env})
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    "Tiny twins, and a store with a run on each"
+    root = tmp_path_factory.mktemp('cli')
+    portraits_twin(root/'faces', n_train=8, n_val=4)
+    scenes_twin(root/'roads', n_train=4, n_val=3)
+    said = hw4('run', 'q1-3', 'q2-1', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--portraits', root/'faces',
+               '--scenes', root/'roads', '--store', root/'runs', '--weights', random_weights(root/'resnet18.pth'))
+    return root, said
+
+
+def random_weights(path):
+    "A file of weights that stands in for published ones"
+    import timm
+    import torch
+    torch.manual_seed(0)
+    torch.save(timm.create_model('resnet18', pretrained=False).state_dict(), path)
+    return path
+
+
+def test_help_is_quick():
+    "Under half a second of processor time: nothing heavy is imported"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = hw4('--help')
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert all(o in said for o in ('check', 'run', 'eval', 'predict', 'runs', 'report'))
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < .5
+
+
+def test_run_prints_plan_progress_and_table(place):
+    _, said = place
+    assert 'about' in said and 'epoch 1/1' in said and 'pixel_acc' in said and 'skips (FCN-8s)' in said
+    assert '\r' not in said  # no bars where the output is no terminal
+
+
+def test_second_time_nothing_runs(place):
+    root, _ = place
+    said = hw4('run', 'q1-3', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--portraits', root/'faces',
+               '--store', root/'runs')
+    assert 'stored' in said and 'epoch 1/1' not in said
+
+
+def test_dry_run_runs_nothing(place):
+    root, _ = place
+    said = hw4('run', 'q1-3', '--arch', 'resnet18', '--epochs', 3, '--size', 48, '--portraits', root/'faces', '--store', root/'other', '--dry-run')
+    assert 'about' in said and not (root/'other').exists()
+
+
+def test_eval_gives_the_recorded_numbers(place):
+    root, _ = place
+    listed = pd.read_csv(csv(root))
+    for task, path in dict(scratch='faces', fcn8s='roads').items():
+        row = listed[listed.run.str.contains(task)].iloc[0]
+        said = hw4('eval', row.run, root/path, '--store', root/'runs', '--device', 'cpu')
+        metric = 'accuracy' if path == 'faces' else 'miou'
+        assert f'{row[metric]:.4f}' in said
+
+
+def csv(root):
+    hw4('runs', '--store', root/'runs', '--csv', root/'runs.csv')
+    return root/'runs.csv'
+
+
+def test_predict_writes_tables_and_pictures(place):
+    root, _ = place
+    files = sorted((root/'roads'/'val').iterdir())
+    said = hw4('predict', 'fcn8s', *files, '--out', root/'out', '--store', root/'runs')
+    assert '3 images' in said and len(pd.read_csv(root/'out'/'predictions.csv')) == 3
+    assert Image.open(root/'out'/f'{files[0].stem}_mask.png').size == Image.open(files[0]).size
+    hw4('predict', 'scratch', root/'faces'/'val'/'heavy_makeup', '--out', root/'faces_out', '--store', root/'runs')
+    assert {'predicted', 'heavy_makeup'} <= set(pd.read_csv(root/'faces_out'/'predictions.csv').columns)
+
+
+def test_report(place):
+    root, _ = place
+    said = hw4('report', '--store', root/'runs', '--out', root/'report.html')
+    page = (root/'report.html').read_text()
+    assert str(root/'report.html') in said and 'The skip connections' in page and 'AlexNet from scratch' in page
+
+
+@pytest.mark.parametrize('words, says', [
+    (['run', 'q9'], 'no such question'),
+    (['run', 'q1-3', '--size', 'big'], 'expected HEIGHT'),
+    (['run', 'q1-3', '--portraits', 'nowhere'], 'nowhere'),
+    (['eval', 'none', '.'], 'no record'),
+    (['report', '--store', 'nowhere'], 'answers no question yet'),
+])
+def test_errors_say_what_to_do(words, says):
+    said = hw4(*words, ok=False)
+    assert says in said and 'Traceback' not in said
+
+
+def test_no_weights_is_an_error_and_not_a_random_net(place):
+    "AlexNet's published weights are not there and cannot be fetched: the ways out are named"
+    root, _ = place
+    unreachable = dict(TORCH_HOME=str(root/'empty'), https_proxy='http://127.0.0.1:9', HTTPS_PROXY='http://127.0.0.1:9')
+    said = hw4('run', 'q1-5', '--portraits', root/'faces', '--store', root/'runs', ok=False, **unreachable)
+    assert 'alexnet' in said and 'tf_efficientnet_lite0' in said and 'Traceback' not in said
