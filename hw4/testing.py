@@ -2,7 +2,9 @@
 import os
 
 
-def warm():
+def warm(
+    cells=None,  # the cells about to be tested, which nbdev hands over
+):
     "Import the heavy libraries before the fork, and give each worker one thread"
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     import fastai.vision.all

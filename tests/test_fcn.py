@@ -1,0 +1,212 @@
+"Contracts of the FCN: sizes, gradients, frozen statistics, and upsampling against a bilinear reference made by hand"
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+
+from hw4.learn.backbones import STRIDES, backbone
+from hw4.learn.fcn import FCN, fcn_learner, upsample
+from hw4.learn.losses import SegCrossEntropy
+from hw4.learn.transfer import REGIMES, group_params
+
+ARCH = 'test_efficientnet'  # timm's own small net, with BatchNorm and maps at strides 8, 16 and 32
+ODD = [(h, 161 - h) for h in range(33, 112, 4)]  # 20 sizes: odd heights, even widths ...
+ODD = [(h, w + i % 2) for i, (h, w) in enumerate(ODD)]  # ... and odd ones
+N = 4
+
+
+def fcn(stride=8, arch=ARCH, seed=0):
+    torch.manual_seed(seed)
+    return FCN(backbone(arch, None, maps=True), N, stride=stride).eval()
+
+
+def opinionated(model):
+    "The same net with random score layers, so that its output depends on its maps"
+    torch.manual_seed(1)
+    for o in model.score.parameters(): torch.nn.init.normal_(o)
+    return model
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    "A file of weights, so that every regime can be had without a network"
+    file = tmp_path_factory.mktemp('weights') / 'small.pth'
+    torch.save(backbone(ARCH, None).body.state_dict(), file)
+    return file
+
+
+def dls(n=8, size=(40, 48)):
+    torch.manual_seed(0)
+    batch = list(zip(torch.rand(n, 3, *size), torch.randint(0, N + 1, (n, *size))))
+    o = DataLoaders(DataLoader(batch, bs=4), DataLoader(batch, bs=4))
+    o.vocab = [f'class {i}' for i in range(N)]
+    return o
+
+
+def learner(weights, regime='fine_tune', stride=8, **kw):
+    return fcn_learner(dls(), ARCH, stride=stride, regime=regime, weights=None if regime == 'scratch' else weights, **kw)
+
+
+def quiet_fit(learn, n=1, lr=1e-2):
+    with learn.no_bar(), learn.no_logging(): learn.fit(n, lr)
+
+
+class Reached(Callback):
+    "Notes which parameters a gradient has reached"
+    def before_fit(self): self.ids = set()
+    def after_backward(self): self.ids |= {id(o) for o in self.model.parameters() if o.grad is not None and o.grad.abs().sum() > 0}
+
+
+def by_hand(x, factor, size):
+    "Every value from the formula: centres of cells, weights by distance, edges continued"
+    h, w = x.shape[-2:]
+    up = torch.zeros(*x.shape[:2], *size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y, z = (min(i, h * factor - 1) + .5) / factor - .5, (min(j, w * factor - 1) + .5) / factor - .5
+            y0, z0 = int(y // 1), int(z // 1)
+            for a, share_a in ((y0, 1 - (y - y0)), (y0 + 1, y - y0)):
+                for b, share_b in ((z0, 1 - (z - z0)), (z0 + 1, z - z0)):
+                    up[..., i, j] += share_a * share_b * x[..., min(max(a, 0), h - 1), min(max(b, 0), w - 1)]
+    return up
+
+
+@pytest.mark.parametrize('factor', [2, 8, 16, 32])
+@pytest.mark.parametrize('off', [(0, 0), (-1, 0), (-1, -1), (1, 1)])
+def test_upsampling_is_bilinear(factor, off):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 3, 2)
+    size = (3 * factor + off[0], 2 * factor + off[1])
+    assert torch.allclose(upsample(x, factor, size), by_hand(x, factor, size), atol=1e-5)
+
+
+def test_a_cell_lies_over_its_pixels_for_any_size():
+    ramp = (torch.arange(5.) * 2 + .5)[None, None, None]  # the mean position of the two finer cells under each
+    for width in (9, 10):
+        got = upsample(ramp, 2, (2, width))[0, 0, 0]
+        assert torch.allclose(got[1:9], torch.arange(1., 9.))  # in between, position is kept exactly: no stretching
+
+
+@pytest.mark.parametrize('stride', STRIDES)
+def test_output_size_is_input_size(stride):
+    model = opinionated(fcn(stride))
+    assert len(ODD) == 20 and any(h % 2 and w % 2 for h, w in ODD)
+    with torch.no_grad():
+        for size in [*ODD, (1, 1), (32, 64)]: assert model(torch.rand(1, 3, *size)).shape == (1, N, *size)
+
+
+@pytest.mark.parametrize('arch', ['test_resnet', 'test_convnext', 'tf_efficientnet_lite0', 'mobilenetv3_small_050'])
+def test_other_nets_fit(arch):
+    model = opinionated(fcn(8, arch))
+    with torch.no_grad(): assert model(torch.rand(1, 3, 75, 101)).shape == (1, N, 75, 101)
+    assert sum(len(o) for o in group_params(model)) == len(list(model.parameters()))
+
+
+@pytest.mark.slow
+def test_vgg16_fits():
+    model = opinionated(fcn(8, 'vgg16'))
+    with torch.no_grad(): assert model(torch.rand(1, 3, 45, 61)).shape == (1, N, 45, 61)
+
+
+def test_fusion_is_the_papers():
+    model = opinionated(fcn(8))
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        m8, m16, m32 = model.body(model.norm(x))
+        s = model.score
+        want = by_hand(by_hand(by_hand(s['32'](m32), 2, (4, 6)) + s['16'](m16), 2, (8, 12)) + s['8'](m8), 8, (64, 96))
+        assert torch.allclose(model(x), want, atol=1e-4)
+
+
+def test_at_the_start_no_class_is_preferred_whatever_the_body_says():
+    model = fcn()
+    assert model(torch.rand(1, 3, 40, 40)).abs().max() == 0
+    model(torch.rand(1, 3, 40, 40)).mean().backward()
+    assert all(p.grad.abs().sum() == 0 for p in model.body.parameters())  # so the first step moves the score layers alone
+
+
+def test_a_skip_counts_once_it_is_trained_and_fcn_32s_has_none():
+    model, x = opinionated(fcn(8)), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model(x)
+        model.score['8'].weight.zero_()
+        assert not torch.allclose(before, model(x))
+    assert set(fcn(32).score) == {'32'} and set(fcn(16).score) == {'16', '32'}
+
+
+def test_score_layers_can_be_copied_from_the_coarser_net():
+    coarse, fine = opinionated(fcn(32)), fcn(16, seed=1)
+    missing = fine.load_state_dict(coarse.state_dict(), strict=False)
+    assert set(missing.missing_keys) == {'score.16.weight', 'score.16.bias'} and not missing.unexpected_keys
+
+
+@pytest.mark.parametrize('stride', STRIDES)
+@pytest.mark.parametrize('regime', list(REGIMES))
+def test_gradients_reach_exactly_what_is_not_frozen(weights, regime, stride):
+    learn = learner(weights, regime, stride, cbs=Reached())
+    opinionated(learn.model)
+    quiet_fit(learn)
+    for i, group in enumerate(group_params(learn.model)):
+        free = regime != 'feature_extract' or i == 2
+        assert all(o.requires_grad == free for o in group)
+        assert {id(o) in learn.reached.ids for o in group} == {free}
+
+
+@pytest.mark.parametrize('stride', STRIDES)
+@pytest.mark.parametrize('regime, bn_stats, moves', [('feature_extract', 'default', False), ('fine_tune', 'default', False),
+                                                     ('fine_tune', 'batch', True), ('scratch', 'default', True),
+                                                     ('feature_extract', 'batch', False)])
+def test_batchnorm_statistics_move_only_where_they_may(weights, regime, bn_stats, moves, stride):
+    learn = learner(weights, regime, stride, bn_stats=bn_stats)
+    before = {k: v.clone() for k, v in learn.model.named_buffers()}
+    quiet_fit(learn)
+    moved = [k for k, v in learn.model.named_buffers() if not torch.equal(v, before[k])]
+    assert bool(moved) == moves, moved[:3]
+
+
+def test_a_frozen_body_does_not_move_and_a_thawed_one_does(weights):
+    learn = learner(weights, 'feature_extract')
+    body = lambda: torch.cat([o.detach().flatten() for o in learn.model.body.state_dict().values() if o.is_floating_point()])
+    before = body().clone()
+    quiet_fit(learn, 2)
+    assert torch.equal(body(), before)
+    learn.unfreeze()
+    quiet_fit(learn)
+    assert not torch.equal(body(), before)
+
+
+def test_rates_by_depth(weights):
+    learn = learner(weights)
+    quiet_fit(learn, lr=slice(1e-5, 1e-3))
+    assert torch.allclose(torch.tensor(learn.opt.hypers.attrgot('lr')), torch.tensor([1e-5, 1e-4, 1e-3]))
+
+
+def test_the_learner_measures_labelled_pixels_only(weights):
+    learn = learner(weights)
+    assert isinstance(learn.loss_func, SegCrossEntropy) and learn.model.n_out == N and learn.model.stride == 8
+    with learn.no_bar(): values = dict(zip(['loss', *learn.metrics.attrgot('name')], learn.validate()))
+    assert list(values)[:3] == ['loss', 'pixel_acc', 'miou'] and len(values) == 3 + N
+    preds, targs = learn.get_preds()
+    seen = targs < N
+    assert values['pixel_acc'] == pytest.approx((preds.argmax(1)[seen] == targs[seen]).double().mean().item())
+
+
+def test_a_batch_of_void_leaves_the_net_as_it_is(weights):
+    learn = learner(weights, 'feature_extract', wd=0.)
+    x, y = torch.rand(4, 3, 32, 32), torch.full((4, 32, 32), N)
+    before = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    learn.dls = DataLoaders(DataLoader(list(zip(x, y)), bs=4), DataLoader(list(zip(x, y)), bs=4))
+    quiet_fit(learn)
+    assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
+
+
+def test_losses_equal_pytorchs_with_an_ignored_index():
+    torch.manual_seed(0)
+    x, y = torch.randn(3, N, 5, 6), torch.randint(0, N + 1, (3, 5, 6))
+    want = torch.nn.functional.cross_entropy(x, y, ignore_index=N)
+    assert torch.allclose(SegCrossEntropy()(x, y), want)
+    each = SegCrossEntropy('none')(x, y)
+    assert torch.allclose(each.sum() / (y < N).sum(), want) and (each[y == N] == 0).all()
+    assert torch.allclose(SegCrossEntropy()(x, y.where(y < N, 255)), want)
+    assert torch.equal(SegCrossEntropy().decodes(x), x.argmax(1))
