@@ -1,4 +1,5 @@
 "The loaders as a fastai user meets them: learners, predictions, pictures, saving; and that they are reproducible"
+import os
 import pickle
 import random
 from pathlib import Path
@@ -24,6 +25,7 @@ from hw4.data.images import hold_out, image_dl, image_dls
 from hw4.data.layouts import class_folders, mask_folders
 from hw4.data.masks import ClassMask, mask_dl, mask_dls
 from hw4.data.pixels import open_masks, read_image, read_mask
+from hw4.data.synth import celeba_twin
 
 matplotlib.use('agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -352,6 +354,15 @@ def test_celeba_dls(celeba):
     assert list(dls.vocab) == ['heavy_makeup', 'no_heavy_makeup'] and dls.one_batch()[0].shape == (10, 3, 20, 16)
 
 
+def test_the_celeba_twin_is_read_like_celeba(tmp_path):
+    root = celeba_twin(tmp_path / 'celeba', n=60, size=(28, 22), workers=1)
+    layout = portraits(root, n_train=6, n_val=1)
+    assert layout.items.groupby(['split', 'label']).size().tolist() == [6, 6, 1, 1]
+    people = drawn_people(root, layout)
+    assert not people['train'] & people['val']
+    assert celeba_dls(layout, bs=4, device='cpu').one_batch()[0].shape == (4, 3, 160, 128)
+
+
 def test_incomplete_lists_are_errors(celeba, tmp_path):
     root = copy_without(celeba, tmp_path)
     lines = (celeba / 'list_eval_partition.txt').read_text().splitlines()
@@ -373,3 +384,23 @@ def test_void_moves_to_the_end_whatever_its_id_is(tmp_path):
     dls = mask_dls(layout, size=2, augment='none', bs=2, device='cpu')
     assert dls.vocab == ['road', 'car'] and dls.codes == codes_of(('road', 'car'), void='Void')
     assert dls.one_batch()[1][0].tolist() == [[2, 0], [1, 1]]
+
+
+# --- the real images ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.data
+@pytest.mark.skipif('HW4_PORTRAITS' not in os.environ, reason='HW4_PORTRAITS says where the portraits are')
+def test_real_portraits():
+    dls = celeba_dls(os.environ['HW4_PORTRAITS'], device='cpu')
+    assert list(dls.vocab) == ['heavy_makeup', 'no_heavy_makeup'] and len(dls.train_ds) == 2000 and len(dls.valid_ds) == 400
+    assert dls.one_batch()[0].shape == (32, 3, 160, 128)
+
+
+@pytest.mark.data
+@pytest.mark.skipif('HW4_SCENES' not in os.environ, reason='HW4_SCENES says where the road scenes are')
+def test_real_scenes():
+    layout = scenes(os.environ['HW4_SCENES'])
+    assert layout.of('train').items.drive.value_counts().to_dict() == {'0001TP': 62, '0006R0': 101, '0016E5': 204}
+    for remap, ids in ((None, set(range(12))), (THREE, {0, 1, 2})):
+        dls = camvid_dls(layout, remap=remap, bs=20, device='cpu')
+        assert len(dls.valid_ds) == 101 and set(dls.one_batch()[1].unique().tolist()) == ids

@@ -21,7 +21,7 @@ class Sheet:
         self.rgb, self.turn, self.unit = np.zeros((3, *size), np.float32), turn, 178 / size[1]
         # 89 and 111: the middle between the eyes in the 5-point landmarks of CelebA's aligned 178x218 images
         y, x = np.meshgrid((np.arange(size[0]) + .5) * 218 / size[0] - 111, (np.arange(size[1]) + .5) * self.unit - 89, indexing='ij')
-        self.c, self.s = np.cos(tilt), np.sin(tilt)
+        self.c, self.s = float(np.cos(tilt)), float(np.sin(tilt))  # a numpy float64 would turn every float32 picture into float64
         self.x, self.y = (self.c * x + self.s * y).astype(np.float32), (self.c * y - self.s * x).astype(np.float32)
 
     def near(

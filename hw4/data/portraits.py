@@ -21,12 +21,12 @@ def background(
     a, b = (o + (o.mean() - o) * np.float32(rng.uniform(.4, .95)) for o in (a, b))  # walls are seldom of a pure colour
     mix = soft(clouds(rng, sheet.x.shape, grain=(5, 4)) + sheet.x * rng.normal(0, .01) + sheet.y * rng.normal(0, .01), 1.6)
     sheet.rgb[:] = a[:, None, None] + (b - a)[:, None, None] * mix
-    blur = rng.choice([1.5, 6., 20.])
+    blur = float(rng.choice([1.5, 6., 16.]))
     for _ in range(rng.integers(0, 9)):
-        at = (*rng.uniform((-89, -111), (89, 60)), *rng.uniform(4, 26, 2))
-        colour, opacity = rng.uniform(0, 255, 3), rng.uniform(.2, .8)
-        if rng.random() < .5: sheet.dab(at, colour, opacity, blur=blur)
-        else: sheet.put(colour, opacity * soft(np.maximum(abs(sheet.x - at[0]) - at[2], abs(sheet.y - at[1]) - at[3]), blur))
+        x, y, w, h = rng.uniform((-89, -111, 4, 4), (89, 60, 26, 26)).tolist()
+        colour, opacity, win = rng.uniform(0, 255, 3), rng.uniform(.2, .8), sheet.near(x, y, max(w, h) + blur)
+        if rng.random() < .5: sheet.dab((x, y, w, h), colour, opacity, blur=blur)
+        else: sheet.put(colour, opacity * soft(np.maximum(abs(sheet.x[win] - x) - w, abs(sheet.y[win] - y) - h), blur), win)
 
 # %% ../../nbs/data/02c_portraits.ipynb #2949b5bd
 def strands(
@@ -67,14 +67,16 @@ def front_hair(
     texture: np.ndarray,  # (3, h, w), from `strands`
 ):
     "The hair over forehead and temples"
+    win = sheet.near(0, -8, 80)
+    x, y = sheet.x[win], sheet.y[win]
     fall = {'long': 60, 'wavy': 55, 'bob': 52, 'short': 26, 'tied': 24, 'fringe': 50}[face.style]
-    away = np.abs(sheet.x - face.part) / (face.wide + np.sign(sheet.x - face.part) * -face.part)
+    away = np.abs(x - face.part) / (face.wide + np.sign(x - face.part) * -face.part)
     line = face.line + fall * np.clip(away, 0, 1.3) ** 3.2
-    if face.style == 'fringe': line = -15 + 1.5 * np.sin(sheet.x / 3) + 80 * np.clip((np.abs(sheet.x) - face.wide + 13) / 14, 0, 1) ** 2
+    if face.style == 'fringe': line = -15 + 1.5 * np.sin(x / 3) + 80 * np.clip((np.abs(x) - face.wide + 13) / 14, 0, 1) ** 2
     puff = PUFF[face.style]
-    cap = oval(sheet.x - 2 * face.turn, sheet.y, (0, -12, face.wide + 6 + puff * .8, 57 + puff / 2))
-    sheet.put(np.zeros(3), .35 * soft(np.maximum(cap, sheet.y - line - 4), 7))  # its shadow on the forehead
-    sheet.put(texture, soft(np.maximum(cap, sheet.y - line), 2.5))
+    cap = oval(x - 2 * face.turn, y, (0, -12, face.wide + 6 + puff * .8, 57 + puff / 2))
+    sheet.put(np.zeros(3), .35 * soft(np.maximum(cap, y - line - 4), 7), win)  # its shadow on the forehead
+    sheet.put(texture[:, *win], soft(np.maximum(cap, y - line), 2.5), win)
 
 # %% ../../nbs/data/02c_portraits.ipynb #a6f7a818
 def body(
@@ -83,17 +85,18 @@ def body(
     rng: np.random.Generator,  # where the numbers come from
 ):
     "Neck, shoulders and clothes"
-    x, y, cloth, other = sheet.x, sheet.y, *rng.uniform(8, 245, (2, 3)).astype(np.float32)
+    win = sheet.near(0, 130, 100)
+    x, y, cloth, other = sheet.x[win], sheet.y[win], *rng.uniform(8, 245, (2, 3)).astype(np.float32)
     cloth = cloth + (cloth.mean() - cloth) * .4
     shoulder = 84 + rng.uniform(0, 14) + .0025 * x ** 2 + np.abs(x) * .06
     neck = np.abs(x) - 20 - np.clip(y - 78, 0, None) ** 2 * .03
     below = .86 - .36 * soft(y - 88 - 8 * face.jaw, 26)  # the chin's shadow
-    sheet.put(face.skin[:, None, None] * below, soft(np.maximum(np.minimum(neck, shoulder - y), 40 - y), 2))
+    sheet.put(face.skin[:, None, None] * below, soft(np.maximum(np.minimum(neck, shoulder - y), 40 - y), 2), win)
     depth, wide = rng.uniform(2, 26), rng.uniform(18, 44)
     collar = np.maximum(shoulder - y, shoulder + depth * (1 - np.abs(x) / wide) - y)
     stripes = (np.sin((y + x * rng.normal(0, 1)) * rng.uniform(.2, 1.2)) > .3) * (rng.random() < .35)
     folds = 1 + .12 * clouds(rng, x.shape, grain=(6, 10)) - .003 * np.abs(x)
-    sheet.put((cloth[:, None, None] + (other - cloth)[:, None, None] * stripes) * folds, soft(collar, 1.5))
+    sheet.put((cloth[:, None, None] + (other - cloth)[:, None, None] * stripes) * folds, soft(collar, 1.5), win)
 
 # %% ../../nbs/data/02c_portraits.ipynb #7b787a5e
 def head(
@@ -102,7 +105,8 @@ def head(
     rng: np.random.Generator,  # where the numbers come from
 ):
     "The head without its features: shape, light and shadow, cheeks"
-    x, y, t = sheet.x, sheet.y, face.turn
+    win, t = sheet.near(0, 6, 84), face.turn
+    x, y = sheet.x[win], sheet.y[win]
     if face.style in ('short', 'tied'):
         for s in (-1, 1): sheet.dab((s * (face.wide + 1) - 3 * t, 8, 6, 13), face.skin * .8, blur=2)  # ears
     low = np.clip(y / 76, 0, 1)
@@ -111,7 +115,7 @@ def head(
     nx = (x + 6 * t) / face.wide
     lit = 1.03 - face.harsh * .34 * np.clip(nx * face.side + .1, 0, 1) - .22 * soft(-d - 3, 18) * (.4 + face.harsh)
     lit += .05 * clouds(rng, x.shape, grain=(7, 6)) + .018 * clouds(rng, x.shape, grain=(90, 74))
-    sheet.put(face.skin[:, None, None] * lit, soft(d, 1.6))
+    sheet.put(face.skin[:, None, None] * lit, soft(d, 1.6), win)
     for s in (-1, 1):
         sheet.dab((s * 25 + 4 * t, 27, 15, 11), face.blush[1], face.blush[0], blur=16)
         sheet.dab((s * 24 + 4 * t, 22, 9, 6), face.skin * 1.12, .35, blur=10)  # the cheekbone catches light
@@ -151,7 +155,7 @@ def nose(
 ):
     "A nose"
     t, dark, bright = face.turn, face.skin * .58, face.skin * 1.18
-    sheet.dab((5 * t + 6 * np.sign(face.side), 10, 3.5, 17), dark, .3 * face.harsh, blur=6)
+    sheet.dab((5 * t + 6 * float(np.sign(face.side)), 10, 3.5, 17), dark, .3 * face.harsh, blur=6)
     sheet.dab((5 * t, 6, 2, 16), bright, .45, blur=4)
     sheet.dab((7 * t, 21, 4, 3.5), bright, .4, blur=4)
     sheet.dab((6 * t, 27, 9, 3), dark, .45, blur=5)
