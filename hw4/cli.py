@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['app', 'Store', 'DeviceName', 'parse_size', 'show_table', 'clock', 'check', 'run', 'evaluate', 'predict', 'runs',
-           'report', 'main']
+           'compare', 'report', 'main']
 
 # %% ../nbs/cli.ipynb #a67c7307
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -104,10 +105,12 @@ def evaluate(
     from hw4.learn.device import best_device
     from hw4.study.records import find_record, measure
     from hw4.study.run import evaluate as look
+    from hw4.study.run import trained_on
     record = find_record(run, store)
     rows = look(record, path, split=split, device=best_device(device, record.spec.precision))
     print(f'{record.run_id} on {len(rows)} images of {path}')
-    for name, value in measure(record.spec.task, rows, record.vocab).items(): print(f'{name:20} {value:.4f}')
+    if seen := trained_on(record, rows): print(f'CAREFUL: {seen} of these images are among those the run was trained on')
+    for name, value in measure(record.spec.task, rows, record.vocab).items(): print(f'{name:20} {"absent" if value is None else format(value, ".4f")}')
 
 # %% ../nbs/cli.ipynb #9c408930
 @app.command()
@@ -133,14 +136,32 @@ def predict(
 @app.command()
 def runs(
     csv: Annotated[Optional[Path], typer.Option(help='Write the table to this file instead')] = None,
+    prune: Annotated[Optional[list[str]], typer.Option(help='Remove the run of this full name; may be given several times')] = None,
     store: Store = None,
 ):
-    "List the stored runs."
-    from hw4.study.records import store_path, table
+    "List the stored runs, or remove some."
+    from hw4.study.index import table
+    from hw4.study.records import prune as remove, store_path
+    if prune: remove(prune, store)
     rows = table(store)
     if csv: rows.to_csv(csv, index=False)
     elif len(rows): show_table(rows)
     else: print(f'no records in {store_path(store).resolve()}; `hw4 run q1-6` makes one')
+
+# %% ../nbs/cli.ipynb #4dbc0c31
+@app.command()
+def compare(
+    a: Annotated[list[str], typer.Argument(help='Two runs; or with --with, the seeds of side A')],
+    b: Annotated[Optional[list[str]], typer.Option('--with', help='Side B: a run, may be given several times (seeds of one spec)')] = None,
+    block: Annotated[Optional[int], typer.Option(help='Neighbouring frames drawn together [default: 10 for road scenes, else 1]')] = None,
+    store: Store = None,
+):
+    "Is A better than B on the same images? A paired test, an interval and a verdict."
+    from hw4.study.compare import compare as versus
+    from hw4.study.records import find_record
+    if not b and len(a) != 2: raise ValueError(f'{len(a)} runs given, expected two; for several seeds a side: hw4 compare A1 A2 A3 --with B1 --with B2 --with B3')
+    sides = [[find_record(o, store) for o in side] for side in ((a, b) if b else ([a[0]], [a[1]]))]
+    print(versus(*sides, block=block))
 
 # %% ../nbs/cli.ipynb #9b7057fd
 @app.command()
@@ -155,6 +176,7 @@ def report(
 # %% ../nbs/cli.ipynb #eaf0ea17
 def main():
     "The `hw4` command"
+    warnings.filterwarnings('ignore', message='.*torch.jit.script.* is deprecated')  # of libraries, not of the user
     try: app()
     except (ValueError, OSError) as e:
         if os.environ.get('HW4_DEBUG'): raise

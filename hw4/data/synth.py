@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 from PIL import Image
+from .drives import DRIVES, STEP
 from .faces import Face, again, paint_up, who
 from .portraits import paint, portrait
-from .streets import DRIVES, STEP, scene
+from .streets import scene
 
 # %% ../../nbs/data/03_synth.ipynb #d5739117
 def someone(

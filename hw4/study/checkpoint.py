@@ -63,14 +63,14 @@ class EpochLines(EachEpoch):
         name: str,  # what is being trained, in a few words
         total: int,  # epochs of the whole run
     ):
-        self.name, self.total, self.passes, self.start = name, total, 0, time.monotonic()
+        self.words, self.total, self.passes, self.start = name, total, 0, time.monotonic()
 
     def epoch_done(self, values):
         self.passes += 1
         self.total = max(self.total, self.passes)
         took = time.monotonic() - self.start
         said = '  '.join(f'{k} {v:.3f}' for k, v in values.items() if v is not None and k != 'epoch' and not k.startswith('iou_'))
-        print(f'{self.name}  epoch {self.passes}/{self.total}  {said}  {took:.0f} s, {took/self.passes*(self.total-self.passes):.0f} s left', flush=True)
+        print(f'{self.words}  epoch {self.passes}/{self.total}  {said}  {took:.0f} s, {took/self.passes*(self.total-self.passes):.0f} s left', flush=True)
 
 # %% ../../nbs/study/01c_checkpoint.ipynb #ca731a2c
 def _plain(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import ceil, inf, isfinite, log10, sqrt
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint

@@ -19,7 +19,8 @@ import pandas as pd
 from ..data.camvid import THREE
 from ..learn.device import Device, best_device
 from .build import open_layout, whereabouts
-from .records import Record, find_record, fingerprint, is_stored, run_name, store_path, table
+from .index import table
+from .records import Record, find_record, fingerprint, is_stored, run_name, store_path
 from .run import estimate, run
 from .spec import Spec, title
 
@@ -172,7 +173,7 @@ def answer_table(
 ) -> pd.DataFrame:  # a row a run: the question and side before the columns of `table`
     "The runs behind some answers"
     named = [(name, label, o) for name, sides in answered.items() for label, side in sides.items() for o in side]
-    rows = table([o for _, _, o in named])
+    rows = table([o for _, _, o in named]).drop(columns=['run', 'finished'])
     rows.insert(0, 'question', [o[0] for o in named])
     rows.insert(1, 'side', [o[1] for o in named])
     return rows
