@@ -13,7 +13,7 @@ from hw4.learn.metrics import iou, miou, pixel_acc
 from hw4.study.paired import (Paired, discordant, holm, images_needed, mcnemar_p, tango, tango_z, two_classifiers, verdict, what_it_takes,
                               wilson)
 from hw4.study.recipes import Noise, Side, accuracy, hits, noise_of, seeds_needed, two_recipes
-from hw4.study.resampled import draws, expanded, measured, swap_p, swaps, two_models, worth
+from hw4.study.resampled import draws, expanded, measured, swap_p, swaps, two_models
 
 MIOU = partial(miou, present='truth')
 
@@ -77,6 +77,15 @@ def test_verdicts():
         ['better', *['not decided'] * 3]
     assert verdict(Paired(0.9, 0.8, (0, 1), (0, 1), -0.01, 0.19, 0.03, 100, '')) == 'not decided'
     assert 'no reasonable number of images would' in what_it_takes(found)
+
+
+def test_two_classifiers_mirror_each_other():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(400) < 0.9, rng.random(400) < 0.8
+    found, turned = two_classifiers(a, b), two_classifiers(b, a)
+    assert (turned.lo, turned.hi, turned.p, *turned.a_ci) == pytest.approx((-found.hi, -found.lo, found.p, *found.b_ci))
+    assert [verdict(found), verdict(turned), verdict(two_classifiers(a, a))] == ['better', 'worse', 'not decided']
+    assert two_classifiers(a, a).images_needed is None
 
 
 def test_holm_keeps_order_and_is_at_least_the_p_value():
@@ -153,15 +162,6 @@ def test_two_models_reads_any_measure_and_refuses_other_truths():
     with pytest.raises(ValueError, match='B counts other true pixels in images .0, 1'): two_models(cms[0], cms[1][::-1], MIOU)
     with pytest.raises(ValueError, match='nothing to measure'): two_models(0 * cms[0], 0 * cms[1], MIOU)
     assert two_models(cms[0], cms[0], MIOU, reps=200).p == 1
-
-
-def test_worth_of_a_film():
-    rng = np.random.default_rng(0)
-    for rho, low, high in ((0, 300, 400), (0.8, 30, 80)):
-        skill = 0.8 + 0.05*wave(rng, (2, 400), rho)
-        cms = np.stack([1000*skill, 1000 - 1000*skill], -1)[:, :, None].astype(int)
-        assert low <= worth(*cms, accuracy) <= high  # 400, and 400 * 0.2/1.8 = 44
-    assert worth(cms[0], cms[0], accuracy) == 400  # no difference, no pull
 
 
 def test_a_class_that_some_draws_lack():
@@ -278,7 +278,8 @@ def test_coverage_of_two_models(name, n, better):
         (lo, hi), (plain_lo, plain_hi) = (expanded(values[0] - values[1], o) for o in (n, 1e9))
         found.append([lo <= truth <= hi, plain_lo <= truth <= plain_hi])
     ours, plain = np.mean(found, 0)
-    print(f'\ntwo models, {name}, 1,000 simulated pairs, {n} images, difference {truth:.4f}: coverage {ours:.3f} (plain percentiles {plain:.3f})')
+    print(f'\ntwo models, {name}, 1,000 simulated pairs, {n} images, difference {truth:.4f}: '
+          f'coverage {ours:.3f} (plain percentiles {plain:.3f})')
     if n == 400: assert 0.93 <= ours <= 0.97
 
 
@@ -291,7 +292,8 @@ def test_type_one_error_of_two_models(name):
         told = p <= 0.05 and verdict(two_models(*cms, measure, reps=399, seed=i), p=p) != 'not decided'
         found.append([p <= 0.05, told])
     swapped, told = np.mean(found, 0)
-    print(f'\ntwo models, {name}, equally good, 4,000 simulations, 101 images: permutation p <= .05 in {swapped:.4f}, type I error {told:.4f}')
+    print(f'\ntwo models, {name}, equally good, 4,000 simulations, 101 images: '
+          f'permutation p <= .05 in {swapped:.4f}, type I error {told:.4f}')
     assert told <= 0.05 + 2*np.sqrt(0.05*0.95/4000)  # so many simulations tell a rate to within 0.7 points
 
 
@@ -299,9 +301,8 @@ def test_type_one_error_of_two_models(name):
 def test_coverage_in_blocks():
     print('\ntwo models, miou, equally good, 400 simulated films of 101 frames: coverage and errors as they are')
     for rho in (0.95, 0.9, 0.8):
-        films = scenes(np.random.default_rng(1), 400, 101, rho=rho)
-        told = np.median([worth(*cms, MIOU) for cms in films])
-        print(f'  neighbouring frames correlated by {rho}, so that 101 are worth {101*(1 - rho)/(1 + rho):.1f} (`worth` says about {told:.1f})')
+        films, worth = scenes(np.random.default_rng(1), 400, 101, rho=rho), 101*(1 - rho)/(1 + rho)
+        print(f'  neighbouring frames correlated by {rho}, so that 101 are worth about {worth:.1f}')
         for block in (1, 5, 10, 15, 20, 25):
             found = [two_models(*cms, MIOU, block=block, reps=499, seed=i) for i, cms in enumerate(films)]
             inside, swapped, told = np.mean([[o.lo <= 0 <= o.hi, o.p <= 0.05, verdict(o) != 'not decided'] for o in found], 0)

@@ -45,7 +45,7 @@ def draw(
         picture, mask = scene(job['drive'], job['number'], job['seed'], size=size)
         Image.fromarray(mask).save(job['mask'])
     else: picture = paint(someone(job), np.random.default_rng((job['seed'], job['number'], 3)), size=size)
-    # 90: CelebA's own files are of about this quality; fixed, so that the bytes of a twin are fixed, too
+    # quality and compression are fixed, so that the bytes of a twin are, too
     Image.fromarray(picture).save(file, **(dict(quality=90) if file.endswith('.jpg') else dict(compress_level=3)))
 
 # %% ../../nbs/data/03_synth.ipynb #74834bdf
@@ -203,7 +203,7 @@ def celeba_twin(
     "Write a twin of CelebA in its own layout"
     root = empty(root)
     jobs = [dict(kind='person', seed=seed, number=i, person=1 + (i - 1) // 3, size=size, file=str(root/'img_align_celeba'/f'{i:06d}.jpg'),
-                 made_up=bool(np.random.default_rng((seed, i, 4)).random() < .387))  # the share in CelebA's attribute list
+                 made_up=bool(np.random.default_rng((seed, i, 4)).random() < .385))  # the share among CelebA's first 20,000 images
             for i in range(1, n + 1)]
     draw_all(jobs, 'synthetic CelebA', workers=workers)
     write_lists(root, jobs)

@@ -166,7 +166,7 @@ def two_classifiers(
     only_a, only_b = discordant(right_a, right_b)
     n, a, b = len(right_a), float(np.mean(right_a)), float(np.mean(right_b))
     lo, hi = tango(only_a, only_b, n, alpha=alpha)
-    method = f"McNemar's exact test on {only_a + only_b} images of {n} where the two disagree; Tango's score interval; Wilson's for each side"
+    method = f"McNemar's exact test on the {only_a + only_b} images of {n} where they differ; Tango's score interval; Wilson's a side"
     return Paired(a, b, wilson(right_a, alpha=alpha), wilson(right_b, alpha=alpha), lo, hi, mcnemar_p(only_a, only_b), n, method,
                   images_needed=images_needed(a - b, (hi - lo) / 2, n, alpha=alpha))
 

@@ -40,7 +40,8 @@ class Question:
 
 # %% ../../nbs/study/03_questions.ipynb #eb30de78
 PORTRAITS = Spec('classify', 'portraits', 'alexnet', (160, 128), augment='whole_face', epochs=4, lr=2e-3, bs=32)
-SCENES = Spec('segment', 'scenes', 'tf_efficientnet_lite0', (180, 240), augment='flip', epochs=10, lr=5e-3, bs=8, stride=8, bn_stats='running')
+# Rates chosen by leaving drive 0001TP out of the training set (5 epochs): spread 100, 10 and 3 gave mIoU 0.37, 0.37-0.39 and 0.41.
+SCENES = Spec('segment', 'scenes', 'tf_efficientnet_lite0', (180, 240), augment='flip', epochs=12, lr=3e-3, spread=3., bs=8, stride=8, bn_stats='running')
 
 # %% ../../nbs/study/03_questions.ipynb #829b4195
 def regime(

@@ -147,7 +147,7 @@ def sides(
     "Measure two recipes on the images and on draws of them"
     same_truth(cms_a, cms_b)
     ka, kb = len(cms_a), len(cms_b)
-    if min(ka, kb) < 3: raise ValueError(f'{ka} seeds against {kb}, expected 3 or more a side: train more, or compare two trained models')
+    if min(ka, kb) < 3: raise ValueError(f'{ka} seeds against {kb}, expected 3 or more a side: train more, or compare two models')
     cms = np.concatenate([cms_a, cms_b])
     values, drawn = measure(cms.sum(1)), measured(cms, measure, block=block, reps=reps, seed=seed)
     if np.isnan(values).any(): raise ValueError(f'the measure of the {ka + kb} seeds is {values}: these images lack what is measured')
@@ -171,6 +171,6 @@ def two_recipes(
     width, lasting = noise.width(alpha), noise.lasting(alpha)
     unit = 'images' if block == 1 else f'circular blocks of {block} neighbouring images'
     method = f"Welch's t over the seeds, bootstrap over {unit} with t ({reps:,} draws), half widths added in squares; seeds not paired"
-    return Paired(a.mean, b.mean, alone(a, m, alpha=alpha), alone(b, m, alpha=alpha), delta - width, delta + width, noise.p(delta), n, method,
-                  noise.k, (a.sd, b.sd), images_needed(delta, sqrt(width**2 - lasting**2), n, seed_width=lasting, alpha=alpha),
+    return Paired(a.mean, b.mean, alone(a, m, alpha=alpha), alone(b, m, alpha=alpha), delta - width, delta + width, noise.p(delta), n,
+                  method, noise.k, (a.sd, b.sd), images_needed(delta, sqrt(width**2 - lasting**2), n, seed_width=lasting, alpha=alpha),
                   seeds_needed(delta, noise, alpha=alpha))
