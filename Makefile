@@ -23,11 +23,11 @@ $(VENV)/.installed: settings.ini setup.py pyproject.toml
 DEMO := env -u HW4_PORTRAITS -u HW4_SCENES HW4_STORE=runs/demo $(BIN)/hw4
 demo: install
 	$(DEMO) run q1-5 q1-6 --arch tf_efficientnet_lite0 --size 80 --epochs 2
-	$(DEMO) run q2-1 q2-3 --epochs 6
+	$(DEMO) run q2-1 q2-3 --size 120 --epochs 4
 	$(DEMO) report --out demo.html
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest tests/sync.py
 

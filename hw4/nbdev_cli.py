@@ -2,7 +2,9 @@
 import sys
 
 
-def as_nbdev3(args):  # the words after `nbdev_test`, as nbdev 2 users type them
+def as_nbdev3(
+    args,  # the words after `nbdev_test`, as they are typed
+):
     "`args` as nbdev 3 reads them: option names hyphenated, `--path X` (or `--path=X`) as the positional X"
     words = []
     for arg in args:
@@ -14,11 +16,12 @@ def as_nbdev3(args):  # the words after `nbdev_test`, as nbdev 2 users type them
 
 
 def nbdev_test():
-    "Run the notebooks as tests"
+    "Run the notebooks as tests; the exit code says whether all passed"
     from fastcore.script import parse_cli
     from nbdev.test import nbdev_test as command
     sys.argv[1:] = as_nbdev3(sys.argv[1:])
-    parse_cli(command.__wrapped__)
+    positional, named, _ = parse_cli(command.__wrapped__, pos=['path'])
+    return command.__wrapped__(*positional, **named)
 
 
 def write_readme(

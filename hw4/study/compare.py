@@ -86,7 +86,9 @@ def check_fair(
         raise ValueError(f'{a.run_id} tells {", ".join(a.vocab)} apart and {b.run_id} {", ".join(b.vocab)}: other classes')
 
 # %% ../../nbs/study/04_compare.ipynb #0907203b
-BLOCK = 10  # neighbouring video frames drawn together: two thirds of a second of CamVid's validation clip (15 labelled frames a second)
+# Neighbouring video frames that are drawn together: one second of CamVid's validation clip, which has 15 labelled frames a second.
+# On simulated films of 101 frames blocks of 15 covered best among those that can decide at all (tests/test_paired.py).
+BLOCK = 15
 
 # %% ../../nbs/study/04_compare.ipynb #68b64941
 def measures(
@@ -134,7 +136,8 @@ class Comparison:
     differs: dict    # field of the spec -> (A's value, B's value)
     measured: dict   # name of a measure -> `Paired`; the headline first
     seeds: tuple     # runs of A and of B
-    ps: dict|None = None  # p-values to go by, corrected for several comparisons; None: each its own
+    ps: dict         # name of a measure -> p-value to go by, corrected where several were looked at
+    pairs: int = 1   # how many pairs of sides were compared together
 
     @property
     def headline(self) -> str:
@@ -148,7 +151,7 @@ class Comparison:
 
     def p(self, name: str) -> float:
         "The p-value to go by, corrected if there were several comparisons"
-        return (self.ps or {}).get(name, self.measured[name].p)
+        return self.ps[name]
 
     def verdict(self, name: str|None = None) -> str:
         "'better', 'worse' (A, than B) or 'not decided'"
@@ -171,6 +174,14 @@ class Comparison:
         return ''.join(f'<p>{o}</p>' for o in self.sentences()) + self.table().to_html(float_format='{:.3f}'.format)
 
 # %% ../../nbs/study/04_compare.ipynb #47b80238
+def _word(
+    value: object,  # of a field of the spec
+) -> str:
+    "A field's value, short enough for a sentence"
+    if isinstance(value, dict): return f'{len(value["target"]["names"])} classes: {", ".join(value["target"]["names"])}'
+    return 'as the dataset has it' if value is None else str(value)
+
+# %% ../../nbs/study/04_compare.ipynb #10f81f36
 def _sentences(
     found: Comparison,
 ) -> list[str]:
@@ -178,17 +189,18 @@ def _sentences(
     name, o = found.headline, found.measured[found.headline]
     words = {'better': f'{found.a} is better than {found.b}', 'worse': f'{found.a} is worse than {found.b}',
              'not decided': f'Between {found.a} and {found.b} it is not decided'}[found.verdict()]
+    many = f', corrected for {found.pairs} pairs by Holm' if found.pairs > 1 else ''
     said = [f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {o.delta:+.3f} (95 % interval {o.lo:+.3f} to {o.hi:+.3f}, '
-            f'p = {found.p(name):.2g}{", corrected by Holm" if found.ps else ""}) on {o.n:,} images.']
+            f'p = {found.p(name):.2g}{many}) on {o.n:,} images.']
     if found.verdict() == 'not decided': said.append(what_it_takes(o))
     if found.recipes: said.append(f'This speaks of the recipes, from {found.seeds[0]} and {found.seeds[1]} seeds; between seeds {name} varies by '
                                   f'{o.seed_sd[0]:.3f} and {o.seed_sd[1]:.3f} (standard deviation).')
     else: said.append('This speaks of these two trained models on images like these, not of the recipes: that takes three seeds a side.')
-    changed = ', '.join(f'{k} ({x} against {y})' for k, (x, y) in found.differs.items())
+    changed = ', '.join(f'{k} ({_word(x)} against {_word(y)})' for k, (x, y) in found.differs.items())
     said.append(f'What differs: {changed or "only the seed"}. Method: {o.method}.')
     return said
 
-# %% ../../nbs/study/04_compare.ipynb #10f81f36
+# %% ../../nbs/study/04_compare.ipynb #19ee8d6e
 def compare(
     a: Record|list,  # a record, or several seeds of one spec
     b: Record|list,  # the same
@@ -204,16 +216,24 @@ def compare(
     for o in (*a, *b): check_fair(a[0], o)
     if a[0].spec.task == 'classify': found = _compare_classifiers(a, b)
     else: found = _compare_masks(a, b, block or _block(a[0]))
-    return Comparison(*names, diff(a[0].spec, b[0].spec), found, (len(a), len(b)))
+    return Comparison(*names, diff(a[0].spec, b[0].spec), found, (len(a), len(b)), _among_classes(found))
 
-# %% ../../nbs/study/04_compare.ipynb #19ee8d6e
+# %% ../../nbs/study/04_compare.ipynb #9c959d2a
+def _among_classes(
+    found: dict,  # name of a measure -> `Paired`
+) -> dict:  # name of a measure -> p-value to go by
+    "The p-values of the single classes, corrected among themselves: of eleven classes one may differ by chance"
+    classes = [k for k in found if k.startswith('iou ')]
+    return {k: o.p for k, o in found.items()} | dict(zip(classes, holm([found[k].p for k in classes])))
+
+# %% ../../nbs/study/04_compare.ipynb #113a219d
 def _block(
     record: Record,
 ) -> int:
-    "How many neighbouring images belong together: frames of a film do, but a block is never more than a quarter of them"
-    return max(1, min(BLOCK, len(record.predictions)//4)) if record.spec.dataset == 'scenes' else 1
+    "How many neighbouring images belong together: frames of a film do, but a block is never more than a sixth of them"
+    return max(1, min(BLOCK, len(record.predictions)//6)) if record.spec.dataset == 'scenes' else 1
 
-# %% ../../nbs/study/04_compare.ipynb #113a219d
+# %% ../../nbs/study/04_compare.ipynb #4cd9705e
 def compare_all(
     sides: dict,  # label -> records, as `ask` returns them
     *,
@@ -223,5 +243,5 @@ def compare_all(
     sides = {k: [v] if isinstance(v, Record) else v for k, v in sides.items()}
     found = [compare(sides[x], sides[y], names=(x, y), block=block) for x, y in combinations(sides, 2)]
     if len(found) < 2: return found
-    corrected = [dict(zip(found[0].measured, ps)) for ps in zip(*(holm([o.measured[k].p for o in found]) for k in found[0].measured))]
-    return [replace(o, ps=ps) for o, ps in zip(found, corrected)]
+    corrected = holm([o.p(o.headline) for o in found])
+    return [replace(o, ps=o.ps | {o.headline: p}, pairs=len(found)) for o, p in zip(found, corrected)]

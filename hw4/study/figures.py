@@ -125,7 +125,7 @@ def faces(
     rows = record.thumbs.merge(record.predictions, on='file').nlargest(most, 'loss')
     columns = 6
     lines = -(-len(rows)//columns)
-    fig = Figure(figsize=(SIZE[0], 2.2*lines), layout='constrained')
+    fig = Figure(figsize=(SIZE[0], 2.4*lines), layout='constrained')
     axes = np.ravel(fig.subplots(lines, columns, squeeze=False))
     for ax in axes: ax.axis('off')
     for ax, o in zip(axes, rows.itertuples()): _face(ax, o, record.vocab)
@@ -143,7 +143,8 @@ def _face(
     said = vocab[int(probs.argmax())]
     ax.imshow(unpack(row.image))
     wrong = said != row.truth
-    ax.set_title(f'{row.truth}\nsaid {said if wrong else "so"}, {probs.max():.0%}', fontsize=7, color='#b3261e' if wrong else '#333333')
+    words = f'{row.truth}\nsaid {said}\nwith {probs.max():.0%}' if wrong else f'{row.truth}\nsaid so\nwith {probs.max():.0%}'
+    ax.set_title(words, fontsize=6.5, color='#b3261e' if wrong else '#333333')
 
 # %% ../../nbs/study/05b_figures.ipynb #62256a89
 def scenes(
