@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Store', 'DeviceName', 'parse_size', 'show_table', 'clock', 'check', 'run', 'evaluate', 'predict', 'runs',
-           'compare', 'report', 'main']
+           'compare', 'slices', 'report', 'main']
 
 # %% ../nbs/cli.ipynb #a67c7307
 import os
@@ -68,7 +68,7 @@ def run(
     weights: Annotated[Optional[str], typer.Option(help="'imagenet' or a file of weights")] = None,
     epochs: Annotated[Optional[int], typer.Option(help='Passes over the training images')] = None,
     size: Annotated[Optional[str], typer.Option(help='Pixels: HEIGHT or HEIGHTxWIDTH')] = None,
-    seeds: Annotated[int, typer.Option(help='Runs a side, each with its own seed')] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help='Runs a side, each with its own seed')] = 1,
     device: DeviceName = 'auto',
     store: Store = None,
     again: Annotated[bool, typer.Option('--again', help='Run even what the store has')] = False,
@@ -153,7 +153,7 @@ def runs(
 def compare(
     a: Annotated[list[str], typer.Argument(help='Two runs; or with --with, the seeds of side A')],
     b: Annotated[Optional[list[str]], typer.Option('--with', help='Side B: a run, may be given several times (seeds of one spec)')] = None,
-    block: Annotated[Optional[int], typer.Option(help='Neighbouring frames drawn together [default: 10 for road scenes, else 1]')] = None,
+    block: Annotated[Optional[int], typer.Option(help='Neighbouring frames drawn together [default: 15 for road scenes, else 1]')] = None,
     store: Store = None,
 ):
     "Is A better than B on the same images? A paired test, an interval and a verdict."
@@ -162,6 +162,21 @@ def compare(
     if not b and len(a) != 2: raise ValueError(f'{len(a)} runs given, expected two; for several seeds a side: hw4 compare A1 A2 A3 --with B1 --with B2 --with B3')
     sides = [[find_record(o, store) for o in side] for side in ((a, b) if b else ([a[0]], [a[1]]))]
     print(versus(*sides, block=block))
+
+# %% ../nbs/cli.ipynb #78f348a5
+@app.command()
+def slices(
+    run: Annotated[str, typer.Argument(help="A run's name, a part of it that names no other, or its folder")],
+    attributes: Annotated[Optional[Path], typer.Option(help="CelebA's list_attr_celeba, or a CSV whose first column is file names")] = None,
+    only: Annotated[Optional[list[str]], typer.Option(help='Columns to look at, e.g. --only Male --only Young [default: all]')] = None,
+    store: Store = None,
+):
+    "The metric for each group of images, the worst first."
+    from hw4.study.records import find_record
+    from hw4.study.slices import attribute_columns, slices as cut
+    record = find_record(run, store)
+    columns = attribute_columns(record, attributes) if attributes else None
+    show_table(cut(record, columns[only] if only else columns))
 
 # %% ../nbs/cli.ipynb #9b7057fd
 @app.command()

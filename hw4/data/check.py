@@ -22,8 +22,8 @@ from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from PIL import ImageFile, UnidentifiedImageError
 from .celeba_lists import count_attributes, list_celeba
 from .codes import CAMVID, Codes, read_codes
-from .layouts import (IMAGE_SUFFIXES, KNOWN_LAYOUTS, Fault, Layout, image_names, list_class_folders, list_masks, mask_pairs,
-                              recognise)
+from .layouts import (IMAGE_SUFFIXES, KNOWN_LAYOUTS, SPLIT_NAMES, Fault, Layout, folder_names, image_names, list_class_folders,
+                              list_masks, mask_pairs, recognise)
 from .pixels import read_image, read_mask
 
 # %% ../../nbs/data/10_check.ipynb #831bb9b0
@@ -105,6 +105,7 @@ class Report:
     counts: pd.DataFrame  # a row a class: images of each split; or pixels and their share (0-1) of each split
     faults: list[Fault]  # everything that is wrong; empty: nothing is
     seconds: float  # how long it took to read everything
+    names_from: str = ''  # where the names of the mask ids came from; '': there are no masks
 
     @property
     def ok(self) -> bool:  # True if nothing is wrong
@@ -117,7 +118,7 @@ class Report:
     ) -> str:  # some lines of text
         "The report as text"
         n = ', '.join(f'{k} {v:,}' for k, v in self.images.items()) or 'none'
-        lines = [f'{self.layout} at {self.path}', f'images: {n}', '']
+        lines = [f'{self.layout} at {self.path}', f'images: {n}', *[f'class names: {self.names_from}'] * bool(self.names_from), '']
         if len(self.counts): lines += [self.counts.map(lambda v: f'{v:.2%}' if isinstance(v, float) else f'{v:,}').to_string(), '']
         for fix in dict.fromkeys(o.fix for o in self.faults):
             same = [f'{o.file}: {o.what}' for o in self.faults if o.fix == fix]
@@ -155,7 +156,8 @@ def listed(
     elif name == 'celeba': task, (items, faults) = 'predict', list_celeba(root)
     else: task, items, faults = 'predict', pd.DataFrame({'file': image_names(root), 'split': 'all'}), []
     layout = Layout(name, root, task, items)
-    if task in ('classify', 'segment') and layout.splits == ('train',) and not faults:
+    wanted = {s for s, *_ in mask_pairs(root)} if task == 'segment' else {SPLIT_NAMES.get(o) for o in folder_names(root)} - {None}
+    if task in ('classify', 'segment') and wanted == {'train'}:
         faults.append(Fault('val', 'folder is missing, there is only train', 'Add images to validate on (val or test)'))
     return layout, faults
 
@@ -163,11 +165,12 @@ def listed(
 def id_names(
     root: Path,  # folder of the dataset
     codes: Codes | None,  # what the ids mean; None: codes.txt in the folder, else for {split}annot folders the classes of CamVid
-) -> tuple[str, ...] | None:  # name of each id; None: not known, ids are then only counted
+) -> tuple[tuple[str, ...] | None, str]:  # name of each id (None: not known, ids are then only counted); and who says so, in words
     "What the ids in a folder of masks mean"
-    if codes is not None: return codes.all_names
-    if (root/'codes.txt').is_file(): return read_codes(root/'codes.txt')
-    return None if (root/'masks').is_dir() else CAMVID.all_names
+    if codes is not None: return codes.all_names, 'the codes given'
+    if (root/'codes.txt').is_file(): return read_codes(root/'codes.txt'), 'codes.txt'
+    if (root/'masks').is_dir(): return None, 'nobody says what the ids mean, they are only counted (codes.txt names them, a line each)'
+    return CAMVID.all_names, 'those of CamVid, as there is no codes.txt'
 
 # %% ../../nbs/data/10_check.ipynb #00ee6b11
 def count_all(
@@ -207,7 +210,7 @@ def loose_images(
     faults: list[Fault],  # what is wrong with the arrangement
 ) -> list[str]:  # relative paths
     "The images that faults name and that are not among the items"
-    there, named = set(layout.items.file), dict.fromkeys(o.file for o in faults)
+    there, named = {*layout.items.file, *layout.items.get('mask', ())}, dict.fromkeys(o.file for o in faults)
     return [o for o in named if o not in there and PurePosixPath(o).suffix.lower() in IMAGE_SUFFIXES and (layout.root/o).is_file()]
 
 # %% ../../nbs/data/10_check.ipynb #9a2feae4
@@ -218,17 +221,19 @@ def check(
     progress: bool = True,  # show a bar, where the output is a notebook or a terminal
 ) -> Report:  # what the dataset holds and everything that is wrong with it
     "Read a whole dataset and find everything that is wrong with it"
-    start, root, counts = time.perf_counter(), Path(path).expanduser(), pd.DataFrame()
-    try:
-        layout, faults = listed(root, recognise(root))
-        names = id_names(root, codes) if layout.task == 'segment' else None
+    start, root, counts, names, names_from = time.perf_counter(), Path(path).expanduser(), pd.DataFrame(), None, ''
+    try: layout, faults = listed(root, recognise(root))
     except (FileNotFoundError, ValueError) as e:
         what = str(e).removesuffix(KNOWN_LAYOUTS).strip(' .').removeprefix(f'{root} ')
         fault = Fault(str(root), what, f'Give the folder of a dataset. {KNOWN_LAYOUTS}')
         return Report(root, 'none', {}, counts, [fault], time.perf_counter() - start)
+    try: names, names_from = id_names(root, codes) if layout.task == 'segment' else (None, '')
+    except ValueError as e:
+        names_from = 'codes.txt, which cannot be read'
+        faults.append(Fault('codes.txt', str(e).removeprefix(f'{root/"codes.txt"}: '), 'Write the name of a class in each line, id 0 first'))
     pixels, wrong = read_layout(layout, loose_images(layout, faults), names=names, progress=progress)
     try: counts = count_all(layout, pixels, names)
-    except (FileNotFoundError, ValueError) as e:
-        if not faults: faults.append(Fault('list_attr_celeba', str(e), 'Get the list again from where it came'))
+    except FileNotFoundError: pass  # the list of attributes, of which a fault tells already
+    except ValueError as e: faults.append(Fault('list_attr_celeba', str(e), 'Get the list again from where it came'))
     images = {o: int((layout.items.split == o).sum()) for o in layout.splits}
-    return Report(root, layout.name, images, counts, faults + wrong, time.perf_counter() - start)
+    return Report(root, layout.name, images, counts, faults + wrong, time.perf_counter() - start, names_from)

@@ -74,8 +74,10 @@ class SplitOf:
     ):
         for name, use in ((train, 'train'), (valid, 'valid')):
             if name not in layout.splits:
-                raise ValueError(f'{layout.root} has no split {name!r}, it has {", ".join(layout.splits)}: to {use} on one of these, '
-                                 f"say {use}='{layout.splits[-1]}'; to draw a validation split, use hold_out(layout)")
+                ways = [f"say valid='{o}' to image_dls or mask_dls" for o in layout.splits if use == 'valid' and o not in (train, 'all')]
+                if 'val' not in layout.splits and {'train', 'all'} & set(layout.splits): ways.append('draw a split val with hold_out(layout)')
+                ways.append(f'add a folder {name} with its images')
+                raise ValueError(f'{layout.root} has no split {name!r}, it has {", ".join(layout.splits) or "no images"}: {", or ".join(ways)}')
         self.use, self.splits = (train, valid), dict(zip(layout.paths(), layout.items.split))
 
     def __call__(

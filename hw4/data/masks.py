@@ -18,7 +18,7 @@ from fasttransform import Transform
 from matplotlib.axes import Axes
 from .layouts import Layout, mask_folders
 from .codes import Codes, Remap, codes_of, identity, read_codes, remap as remap_by_name
-from .pictures import show_legend
+from .pictures import legend_height, name_room, show_legend
 from .pixels import LiveMasks, as_size, open_masks, open_pixels
 from .augment import batch_tfms
 from .images import OpenImage, SplitOf
@@ -123,13 +123,14 @@ def grid_over_legend(
     codes: Codes,  # classes to name below
     *,
     columns: int,  # pictures in a row
-    figsize: tuple[float, float] | None = None,  # width and height in inches; None: 3 by 2.4 a picture
+    figsize: tuple[float, float] | None = None,  # width and height in inches, more if the names need it; None: 3 by 2.4 a picture
 ) -> list[Axes]:  # n axes, row by row
     "Axes for pictures, with the classes named below them"
-    rows, legend = -(-n // columns), 0.6                             # inches for the legend
-    width, height = figsize or (3 * columns, 2.4 * rows + legend)
-    fig = plt.figure(figsize=(width, height), layout='constrained')
-    grid = fig.add_gridspec(rows + 1, columns, height_ratios=[max(height - legend, 1) / rows] * rows + [legend])
+    rows, width = -(-n // columns), max(figsize[0] if figsize else 3 * columns, name_room(codes))
+    legend = legend_height(codes, width)
+    pictures = max(figsize[1] - legend if figsize else 2.4 * rows, rows)                     # at least an inch a row
+    fig = plt.figure(figsize=(width, pictures + legend + .1 * (rows + 1)), layout='constrained')
+    grid = fig.add_gridspec(rows + 1, columns, height_ratios=[pictures / rows] * rows + [legend])
     show_legend(fig.add_subplot(grid[-1, :]), codes)
     return [fig.add_subplot(grid[i // columns, i % columns]) for i in range(n)]
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NO_NAME', 'RIGHT', 'WRONG', 'NOT_COUNTED', 'colour_mask', 'overlay', 'error_map', 'name_room', 'legend_columns',
-           'show_legend', 'show_strip', 'show_picture', 'montage', 'to_png']
+           'legend_height', 'show_legend', 'show_strip', 'show_picture', 'montage', 'to_png']
 
 # %% ../../nbs/data/02_pictures.ipynb #bd7877e3
 from io import BytesIO
@@ -73,6 +73,14 @@ def legend_columns(
     "How many names of classes fit side by side"
     return max(1, min(6, len(codes.all_names), int(width / name_room(codes))))
 
+# %% ../../nbs/data/02_pictures.ipynb #366a0177
+def legend_height(
+    codes: Codes,  # the classes of the legend
+    width: float,  # inches there are
+) -> float:  # inches
+    "How high a legend is: its rows, and a gap"
+    return .1 + .22 * -(-len(codes.all_names) // legend_columns(codes, width))
+
 # %% ../../nbs/data/02_pictures.ipynb #42295d32
 def show_legend(
     ax: Axes,  # drawn into; nothing else should be in it
@@ -101,7 +109,7 @@ def show_strip(
     shape = np.shape(rows[0][0])
     across, down = max(width * len(titles), 3.2, name_room(codes) if codes else 0), width * shape[0] / shape[1]
     lines = max(fill(o, int(width * 10)).count('\n') + 1 for o in titles)
-    legend = [] if codes is None else [.1 + .22 * -(-len(codes.all_names) // legend_columns(codes, across))]
+    legend = [] if codes is None else [legend_height(codes, across)]
     heights = [down + .2 * lines, *[down] * (len(rows) - 1), *legend]
     fig = plt.figure(figsize=(across, sum(heights) + .1 * len(heights)), layout='constrained')
     grid = fig.add_gridspec(len(heights), len(titles), height_ratios=heights)

@@ -162,21 +162,13 @@ def blocks_of(
 class Backbone:
     "A body, what its pixels must look like, and where its numbers came from"
     arch: str  # the net's name
-    body: nn.Module  # images (bs, 3, h, w) float -> features (bs, n_features), or three maps
+    body: nn.Module  # (bs, 3, h, w) float, normalised -> features (bs, n_features), or 3 maps (bs, channels[i], h/stride, w/stride)
     n_features: int  # length of the feature vector; with maps, channels of the last one
     mean: tuple[float, float, float]  # to be subtracted from pixels between 0 and 1
     std: tuple[float, float, float]  # to be divided by
     weights: Weights | None  # None: random
     blocks: list[nn.Module]  # the body's parts in depth order
     channels: tuple[int, int, int] | None = None  # of the maps at strides 8, 16, 32; None: it gives features
-
-    def pyramid(
-        self,
-        x: torch.Tensor,  # (bs, 3, h, w) float, normalised
-    ) -> list[torch.Tensor]:  # three maps (bs, channels[i], ceil(h/stride), ceil(w/stride)); some nets round down
-        "The maps at strides 8, 16 and 32"
-        if self.channels is None: raise ValueError(f'this {self.arch} gives features, expected maps: build it with maps=True')
-        return self.body(x)
 
 # %% ../../nbs/learn/01_backbones.ipynb #f9273d75
 def weights_of(
@@ -208,7 +200,7 @@ def backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try: body, n = build_body(arch, state)
-        except (RuntimeError, KeyError) as e:
+        except (RuntimeError, LookupError, AttributeError, TypeError) as e:  # also of translating another net's names
             if found is None: raise
             raise WeightsError(f'{found.source} does not fit {arch}: {str(e)[:400]}; give weights that were made for this net') from e
     if not maps: return Backbone(arch, body, n, mean, std, found, blocks_of(body))

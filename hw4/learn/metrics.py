@@ -185,7 +185,7 @@ class Count:
 
     def reset(self) -> None:
         "Start from nothing"
-        self.cm, self._last = None, lambda: None
+        self.cm, self._last = None, None
 
     def add(
         self,
@@ -193,11 +193,15 @@ class Count:
         targs: torch.Tensor,  # (bs, ...) class ids; n and above is void
     ) -> None:
         "Count one batch"
-        if self._last() is logits: return
+        if self._last is not None and self._last() is logits: return
         ids, n = class_ids(logits), logits.shape[1]
         cm = confusion(ids, targs.detach().as_subclass(torch.Tensor), n)
         self.cm = cm if self.cm is None else self.cm + cm
         self._last = weakref.ref(logits)
+
+    def __getstate__(self) -> dict:  # all but the weak reference
+        "What is saved with a learner"
+        return {**self.__dict__, '_last': None}
 
 # %% ../../nbs/learn/00_metrics.ipynb #54434de5
 class FromCount(Metric):

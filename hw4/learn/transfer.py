@@ -12,7 +12,7 @@ import torch
 from fastai.callback import progress, schedule  # for what they add to a Learner: bars, fit_one_cycle, fine_tune, lr_find
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import get_c
+from fastai.data.transforms import Normalize as BatchNormalize, get_c
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
@@ -138,6 +138,8 @@ def make_learner(
     device = device or best_device('auto' if where is None else str(where))
     if where is not None and torch.device(where).type != torch.device(device.name).type:
         raise ValueError(f'the dls are on {where}, but device is {device.name}: build the dls with device={device.name!r}, or leave it out')
+    if any(isinstance(o, BatchNormalize) for dl in dls.loaders for o in getattr(dl.after_batch, 'fs', ())):
+        raise ValueError('the dls normalise already, and the net does it itself: build the dls without Normalize')
     more = [] if cbs is None else [cbs] if isinstance(cbs, Callback) else list(cbs)
     learn = Learner(dls, model.to(device.name), splitter=group_params, train_bn=False,
                     cbs=[FrozenEval(bn_stats), UseDevice(device), *more], **learner_kwargs)

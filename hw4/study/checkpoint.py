@@ -12,6 +12,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -63,48 +64,65 @@ class EpochLines(EachEpoch):
         name: str,  # what is being trained, in a few words
         total: int,  # epochs of the whole run
     ):
-        self.words, self.total, self.passes, self.start = name, total, 0, time.monotonic()
+        self.words, self.total, self.here, self.start = name, total, 0, time.monotonic()
 
     def epoch_done(self, values):
-        self.passes += 1
-        self.total = max(self.total, self.passes)
-        took = time.monotonic() - self.start
+        self.here += 1
+        done, took = len(self.learn.checkpoint.rows) + 1, time.monotonic() - self.start
         said = '  '.join(f'{k} {v:.3f}' for k, v in values.items() if v is not None and k != 'epoch' and not k.startswith('iou_'))
-        print(f'{self.words}  epoch {self.passes}/{self.total}  {said}  {took:.0f} s, {took/self.passes*(self.total-self.passes):.0f} s left', flush=True)
+        print(f'{self.words}  epoch {done}/{self.total}  {said}  {took:.0f} s, {took/self.here*(self.total-done):.0f} s left', flush=True)
 
 # %% ../../nbs/study/01c_checkpoint.ipynb #ca731a2c
 def _plain(
     o: object,  # what an optimiser's state holds
+    where: torch.device|None = None,  # move the tensors there; None: leave them
 ) -> object:  # the same of python's lists and dicts and torch's own tensors, which load without running code
     "Take fastai's own types out of a state"
-    if isinstance(o, torch.Tensor): return o.as_subclass(torch.Tensor)
+    if isinstance(o, torch.Tensor): return o.as_subclass(torch.Tensor).to(where or o.device)
     if isinstance(o, np.generic): return o.item()
-    if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
-    return [_plain(v) for v in o] if isinstance(o, (list, tuple, L)) else o
+    if isinstance(o, dict): return {k: _plain(v, where) for k, v in o.items()}
+    return [_plain(v, where) for v in o] if isinstance(o, (list, tuple, L)) else o
 
 # %% ../../nbs/study/01c_checkpoint.ipynb #c500d8b6
+def _load(
+    file: Path,  # a checkpoint
+) -> dict|None:  # None: it cannot be read (another version wrote it), so the run starts anew
+    "Read what an unfinished run has left"
+    try: return torch.load(file, weights_only=True, map_location='cpu')
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as e:
+        print(f'{file} cannot be read ({str(e)[:80]}): the run starts from its beginning')
+
+# %% ../../nbs/study/01c_checkpoint.ipynb #9ed6fbf1
 class Checkpoint(EachEpoch):
     "Keep what an unfinished run needs to go on"
     order = 61
     def __init__(self,
         file: Path|None,  # where to keep it; None: only the history is kept, in memory
     ):
-        self.file, self.rows, self.state = file, [], None
-        if file and file.is_file(): self.state = torch.load(file, weights_only=True, map_location='cpu')
+        self.file, self.rows, self.state, self.seconds, self.start = file, [], None, 0., time.monotonic()
+        if file and file.is_file(): self.state = _load(file)
 
     def restore(self,
         learn: Learner,  # as it was built, untrained
     ) -> int:  # epochs that are finished already
         "Bring `learn` to where the run was killed"
         if not self.state: return 0
-        self.rows = self.state['rows']
+        self.rows, self.seconds = self.state['rows'], self.state['seconds']
         learn.model.load_state_dict(self.state['model'])
         learn.create_opt()
-        learn.opt.load_state_dict(self.state['opt'])
+        where = next(learn.model.parameters()).device
+        learn.opt.load_state_dict(_plain(self.state['opt'], where))
         return len(self.rows)
 
+    @property
+    def took(self) -> float:
+        "Seconds spent on the run so far, those before a kill too"
+        return self.seconds + time.monotonic() - self.start
+
     def before_fit(self):
-        if self.state: self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = self.state['count'], self.state['smooth']
+        # the smoothed training loss goes on inside a stage, and starts anew with each
+        if self.state and self.state['stage'] == self.n_epoch and self.state['epoch'] < self.n_epoch:
+            self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = self.state['count'], self.state['smooth']
         self.state = None
 
     def epoch_done(self, values):
@@ -113,7 +131,7 @@ class Checkpoint(EachEpoch):
         smooth = self.recorder.smooth_loss
         new = self.file.with_suffix('.new')
         torch.save(dict(model=self.learn.model.state_dict(), opt=_plain(self.opt.state_dict()), rows=self.rows, count=smooth.count,
-                        smooth=_plain(smooth.val)), new)
+                        smooth=_plain(smooth.val), stage=self.n_epoch, epoch=self.epoch + 1, seconds=self.took), new)
         os.replace(new, self.file)
 
 # %% ../../nbs/study/01c_checkpoint.ipynb #179355da
@@ -124,13 +142,14 @@ def unfinished(
 ):  # yields the file for a `Checkpoint`, or None when another process has it
     "The place of an unfinished run, ours alone; it is removed when the run has ended well"
     folder = Path(store)/'.unfinished'/name
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_suffix('.lock'))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f'{folder}.lock')
     try: lock.acquire(timeout=0)
     except Timeout:
         yield None
         return
     try:
+        folder.mkdir(exist_ok=True)
         yield folder/'checkpoint.pt'
         shutil.rmtree(folder, ignore_errors=True)
     finally: lock.release()

@@ -25,17 +25,20 @@ def commit() -> str|None: # 40 hex digits, with '+' when files were changed sinc
     here = Path(hw4.__file__).parent
     git = lambda *words: subprocess.run(['git', '-C', str(here), *words], capture_output=True, text=True, timeout=10)
     try:
-        head = git('rev-parse', 'HEAD')
-        if head.returncode: return None
-        return head.stdout.strip() + ('+' if git('status', '--porcelain', '--', str(here)).stdout.strip() else '')
+        # an installed hw4 may lie inside somebody else's checkout: only its own top level counts
+        if git('rev-parse', '--show-toplevel').stdout.strip() != str(here.parent.resolve()): return None
+        return git('rev-parse', 'HEAD').stdout.strip() + ('+' if git('status', '--porcelain', '--', str(here)).stdout.strip() else '')
     except (OSError, subprocess.TimeoutExpired): return None  # no git here
 
 # %% ../../nbs/study/00c_environment.ipynb #3c1b9d25
 def environment(
     device: Device,  # what the run used
     where: str,  # the images it used, in words
+    *,
+    path: Path,  # their folder
+    synthetic: bool,  # whether they are a twin's
 ) -> dict:  # ready for JSON
     "Versions, machine, device and code of a run"
-    return dict(images=where, device=asdict(device),
+    return dict(images=where, path=str(path.resolve()), synthetic=synthetic, device=asdict(device),
                 python=platform.python_version(), hw4=hw4.__version__, commit=commit(), packages={o: version(o) for o in PACKAGES},
                 machine=platform.platform(), cores=os.cpu_count())

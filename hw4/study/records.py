@@ -66,7 +66,8 @@ def run_name(
     marks: dict,  # what `fingerprint` gave
 ) -> str:  # e.g. 'alexnet-fine_tune-1f0c2a9b-s0'
     "The name of a run, the same for the same spec, seed and images"
-    text = '\n'.join([spec.digest, *(f'{k} {marks[k]["digest"]}' for k in sorted(marks))])
+    own = hash_files([spec.weights]) if spec.weights and Path(spec.weights).is_file() else []  # a file of weights counts by its content
+    text = '\n'.join([spec.digest, *own, *(f'{k} {marks[k]["digest"]}' for k in sorted(marks))])
     net = f'fcn{spec.stride}s-{spec.arch}' if spec.stride else spec.arch
     return f'{net}-{spec.regime}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}-s{seed}'.replace('/', '_')
 
@@ -112,6 +113,7 @@ class Record:
         device=None, # a `Device`; None: the best one here
     ):  # fastai `Learner` with the run's trained weights
         "The run's learner around other `dls`"
+        if tuple(dls.vocab) != self.vocab: raise ValueError(f'the dls tell {", ".join(dls.vocab)} apart, {self.run_id} was trained on {", ".join(self.vocab)}')
         learn = build_learner(self.spec, dls, device)
         learn.model.load_state_dict(self.model().state_dict())
         return learn
@@ -122,9 +124,11 @@ class Record:
 def stack_cms(
     predictions: pd.DataFrame,  # a segmentation record's `predictions`
     n: int,  # classes, void not counted
+    *,
+    column: str = 'cm',  # 'cm': all pixels; 'band': those near a border
 ) -> np.ndarray:  # int64 (images, n+1, n): rows true with void last, columns predicted
     "The per-image confusion matrices as one array"
-    return np.stack(predictions.cm.to_list()).reshape(-1, n+1, n).astype(np.int64)
+    return np.stack(predictions[column].to_list()).reshape(-1, n+1, n).astype(np.int64)
 
 # %% ../../nbs/study/01_records.ipynb #031f49e8
 def measure(
@@ -162,8 +166,11 @@ def load_model(
     "The net that a run ended with"
     stored = load_file(record.path/'model.safetensors')
     model = build_model(record.spec, len(record.vocab))
-    # buffers that never change (counters) may be missing: only then are the named weights needed
-    if set(model.state_dict()) - set(stored): model = build_model(record.spec, len(record.vocab), record.spec.weights)
+    if set(model.state_dict()) - set(stored):  # what was frozen comes from the named weights, which must still be the same
+        model = build_model(record.spec, len(record.vocab), record.spec.weights)
+        was = record.stored['resolved']['weights']
+        if model.weights.sha256 != was['sha256']:
+            raise ValueError(f'{record.run_id} was trained from {was["source"]} (SHA-256 {was["sha256"][:12]}), which is now {model.weights.sha256[:12]}')
     model.load_state_dict({**model.state_dict(), **stored})
     return model.eval()
 

@@ -6,6 +6,7 @@
 __all__ = ['FITS', 'stages', 'fit', 'train', 'run', 'evaluate', 'choose_split', 'trained_on', 'estimate']
 
 # %% ../../nbs/study/02_run.ipynb #0ceab8e4
+import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,8 +18,9 @@ from fastai.callback.training import SkipToEpoch
 from fastcore.imports import in_notebook
 
 from ..data.layouts import Layout
+from ..data.synth import is_twin
 from ..learn.device import Device, best_device
-from .build import build_dl, build_dls, build_learner, build_model, open_layout, whereabouts
+from .build import build_dl, build_dls, build_learner, build_model, open_layout, open_others, whereabouts
 from .checkpoint import Checkpoint, EpochLines, EpochSeed, seed_everything, unfinished
 from .environment import environment
 from .predict import make_thumbs, predict_rows
@@ -45,7 +47,8 @@ def fit(
 ) -> pd.DataFrame:  # a row an epoch: losses, metrics
     "Train `learn` with the rates, schedule and epochs of `spec`"
     lr = slice(spec.lr/spec.spread, spec.lr) if spec.spread > 1 else spec.lr
-    done, offset = checkpoint.restore(learn), 0
+    learn.checkpoint, offset = checkpoint, 0
+    done = checkpoint.restore(learn)
     for epochs, head_only in stages(spec):
         if spec.freeze_epochs: learn.freeze() if head_only else learn.unfreeze()
         skip = [SkipToEpoch(done - offset)] if done > offset else []
@@ -61,7 +64,7 @@ def train(
     seed: int = 0,
     device: Device,
     checkpoint: Checkpoint,
-    watch: bool = True,  # say where it is: bars in a notebook, a line an epoch elsewhere
+    watch: bool = True,  # say where it is: bars in a notebook or terminal, a line an epoch elsewhere
 ) -> tuple:  # the trained `Learner`, the body's tensors as the named weights gave them, the history
     "Train once, as `spec` and `seed` say"
     seed_everything(seed, 'dls')
@@ -70,7 +73,7 @@ def train(
     learn = build_learner(spec, dls, device)
     named = {f'body.{k}': v.cpu().clone() for k, v in learn.model.body.state_dict().items()} if spec.weights else {}
     how = dict(seed=seed, checkpoint=checkpoint)
-    if watch and in_notebook(): return learn, named, fit(learn, spec, **how)
+    if watch and (in_notebook() or sys.stdout.isatty()): return learn, named, fit(learn, spec, **how)
     if watch: learn.add_cb(EpochLines(f'{title(spec)}, seed {seed}', spec.epochs + spec.freeze_epochs))
     with learn.no_bar(), learn.no_logging(): return learn, named, fit(learn, spec, **how)
 
@@ -86,21 +89,32 @@ def run(
     watch: bool = True,  # say where it is
 ) -> Record:
     "Train, measure and record one run; a run that the store has is found, not run again"
+    device = _fitting(spec, device)
     path, where = whereabouts(spec.dataset, path)
-    layout = open_layout(spec, path)
-    marks = fingerprint(layout, (spec.train, spec.valid))
-    name, store = run_name(spec, seed, marks), store_path(store)
+    layout, store = open_layout(spec, path), store_path(store)
+    marks = fingerprint(layout, ('train', spec.valid))
+    name = run_name(spec, seed, marks)
     if is_stored(name, store) and not again: return Record(store/name)
-    device = device or best_device(precision=spec.precision)
-    start = time.monotonic()
     with unfinished(store, name) as file:
-        learn, named, history = train(spec, layout, seed=seed, device=device, checkpoint=Checkpoint(file), watch=watch)
-    parts = _measured(learn, spec, layout, device)
-    parts['result.json'] |= dict(seconds=round(time.monotonic() - start, 1), finished=datetime.now(timezone.utc).isoformat(timespec='milliseconds'))
-    parts |= {'history.csv': history, 'fingerprint.json': marks, 'environment.json': environment(device, where),
-              'spec.json': dict(spec=spec.to_dict(), seed=seed, resolved=_resolved(learn)),
-              'model.safetensors': changed_tensors({k: v.cpu() for k, v in learn.model.state_dict().items()}, named)}
-    return write_record(store, name, parts, again)
+        if is_stored(name, store) and not again: return Record(store/name)  # another process has just finished it
+        checkpoint = Checkpoint(file)
+        learn, named, history = train(spec, layout, seed=seed, device=device, checkpoint=checkpoint, watch=watch)
+        parts = _measured(learn, spec, layout, device)
+        parts['result.json'] |= dict(seconds=round(checkpoint.took, 1), finished=datetime.now(timezone.utc).isoformat(timespec='milliseconds'))
+        parts |= {'history.csv': history, 'fingerprint.json': marks, 'spec.json': dict(spec=spec.to_dict(), seed=seed, resolved=_resolved(learn)),
+                  'environment.json': environment(device, where, path=path, synthetic=is_twin(path)),
+                  'model.safetensors': changed_tensors({k: v.cpu() for k, v in learn.model.state_dict().items()}, named)}
+        return write_record(store, name, parts, again)
+
+# %% ../../nbs/study/02_run.ipynb #8074b64f
+def _fitting(
+    spec: Spec,
+    device: Device|None,  # None: the best one here
+) -> Device:
+    "The device of a run; one that contradicts the spec's precision is refused"
+    if device is None: return best_device(precision=spec.precision)
+    if spec.precision in ('auto', device.precision): return device
+    raise ValueError(f'the spec asks for {spec.precision}, the device runs in {device.precision}: leave the device out, or make them agree')
 
 # %% ../../nbs/study/02_run.ipynb #bf833956
 def _measured(
@@ -137,7 +151,7 @@ def evaluate(
 ) -> pd.DataFrame:  # a row an image, as in `record.predictions`; `measure` reads the metrics off it
     "Measure a stored run on other images, without training"
     device = device or best_device(precision=record.spec.precision)
-    layout = open_layout(record.spec, path)
+    layout = open_others(record.spec, path)
     dl = build_dl(record.spec, layout.of(choose_split(layout, split)), record.vocab, device)
     return predict_rows(record.model().to(device.name), dl, layout, vocab=record.vocab, device=device)
 
@@ -158,7 +172,7 @@ def trained_on(
     rows: pd.DataFrame,  # what `evaluate` gave
 ) -> int:  # images among them, by content, that the run was trained on
     "How many of the measured images the net has been shown the truth of"
-    return int(rows.hash.isin(record.fingerprint[record.spec.train]['files'].values()).sum())
+    return int(rows.hash.isin(record.fingerprint['train']['files'].values()).sum())
 
 # %% ../../nbs/study/02_run.ipynb #db1be392
 def estimate(

@@ -45,16 +45,18 @@ class Spec:
     loss: str = 'cross_entropy' # what is minimised
     bn_stats: str = 'batch'     # BatchNorm of trained layers: 'batch' statistics, or the stored 'running' ones
     precision: str = 'auto'     # 'float32', 'bfloat16', or 'auto': what the device does best
-    train: str = 'train'        # split that is trained on
     valid: str = 'val'          # split that is measured
     attr: str|None = None       # classify: the CelebA attribute, when the labels come from its list
     stride: int|None = None     # segment: 8, 16 or 32
     remap: dict|None = None     # segment: `Remap.to_dict()` of the classes trained on; None: as the dataset has them
 
     def __post_init__(self):
-        # what came from JSON has lists: one form for equal specs
-        object.__setattr__(self, 'size', tuple(int(o) for o in self.size))
-        if self.spread is None: object.__setattr__(self, 'spread', SPREADS.get(self.regime))
+        # one form for equal specs: JSON gives lists, a user types lr=1
+        fix = lambda name, value: object.__setattr__(self, name, value)
+        fix('size', tuple(int(o) for o in self.size))
+        if self.spread is None: fix('spread', SPREADS.get(self.regime))
+        for name in ('lr', 'spread', 'wd'): fix(name, None if getattr(self, name) is None else float(getattr(self, name)))
+        if self.weights is not None: fix('weights', str(self.weights))
         _validate(self)
 
     def __hash__(self): return hash(self.digest)
@@ -62,14 +64,14 @@ class Spec:
     @property
     def digest(self):
         "First 12 hex digits of the SHA-256 of what differs from the defaults"
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        # a field that a later version adds is at its default here, and leaves the digest as it was
+        default = {f.name: f.default for f in fields(self)} | dict(spread=SPREADS[self.regime])
+        text = json.dumps({k: v for k, v in self.to_dict().items() if v != default[k]}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self):
-        "What differs from the defaults, ready for JSON: a field added later leaves older specs equal to themselves"
-        default = {f.name: f.default for f in fields(self)}
-        default['spread'] = SPREADS[self.regime]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v != default[k]}
+        "Every field, ready for JSON"
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 # %% ../../nbs/study/00_spec.ipynb #58504585
 def _one_of(
@@ -86,10 +88,12 @@ def _validate(
 ):
     "Refuse a spec that names what does not exist, or contradicts itself"
     for name, allowed in dict(task=TASKS, regime=REGIMES, augment=STRATEGIES, schedule=SCHEDULES, opt=OPTIMISERS,
-                              precision=PRECISIONS, bn_stats=('batch', 'running')).items():
+                              precision=PRECISIONS, bn_stats=('batch', 'running'), loss=('cross_entropy',)).items():
         _one_of(name, getattr(spec, name), tuple(allowed))
     if (spec.weights is None) != (spec.regime == 'scratch'):
         raise ValueError(f'regime={spec.regime!r} with weights={spec.weights!r}: weights are None for scratch, and only there')
+    if spec.freeze_epochs and spec.regime == 'feature_extract':
+        raise ValueError(f'freeze_epochs={spec.freeze_epochs} with regime="feature_extract": it is frozen throughout, say epochs alone')
     if spec.task == 'segment': _one_of('stride', spec.stride, STRIDES)
     elif spec.stride or spec.remap: raise ValueError(f'stride and remap belong to task="segment", given task={spec.task!r}')
     for name in ('epochs', 'bs', 'lr', 'spread'):
