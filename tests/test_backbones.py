@@ -92,7 +92,7 @@ def test_features_and_blocks(arch, n, size):
 @pytest.mark.parametrize('arch', ['resnet18', 'convnext_atto', 'mobilenetv3_small_100', 'densenet121', 'regnety_002', LITE])
 def test_maps_have_their_strides_and_no_dead_parameters(arch):
     bb = backbone(arch, None, maps=True)
-    maps = bb.pyramid(torch.rand(2, 3, 64, 96))
+    maps = bb.body(torch.rand(2, 3, 64, 96))
     assert [tuple(o.shape) for o in maps] == [(2, c, 64 // s, 96 // s) for c, s in zip(bb.channels, (8, 16, 32))]
     sum(o.square().mean() for o in maps).backward()
     assert [n for n, p in bb.body.named_parameters() if p.grad is None] == []
@@ -157,6 +157,11 @@ def test_weights_file_in_each_form(tmp_path):
     for wrong in (dict(state, extra=torch.zeros(1)), less, {'conv1.weight': torch.zeros(3)}):
         torch.save(wrong, tmp_path / 'wrong.pth')
         with pytest.raises(WeightsError, match='does not fit resnet18'): backbone('resnet18', tmp_path / 'wrong.pth')
+
+
+@pytest.mark.parametrize('arch', ['resnet18', 'vit_tiny_patch16_224', 'alexnet', 'test_efficientnet'])
+def test_weights_of_another_net_are_refused(arch):
+    with pytest.raises(WeightsError, match=f'does not fit {arch}'): backbone(arch, packaged(LITE)[0].file)
 
 
 def test_a_file_is_never_run(tmp_path):

@@ -136,7 +136,36 @@ def test_codes(scenes):
     (scenes/'codes.txt').write_text('\n'.join(f'class {i}' for i in range(12)))
     assert check(scenes).ok and check(scenes).counts.index[11] == 'class 11'
     (scenes/'codes.txt').write_text('one\n\nthree')
-    assert 'line 2 is empty' in check(scenes).faults[0].what
+    (scenes/'trainannot'/'2.png').write_text('broken')
+    report = check(scenes)
+    assert 'line 2 is empty' in found(report)['codes.txt'] and 'begins with' in found(report)['trainannot/2.png']
+    assert report.layout == 'mask folders'
+
+
+def test_who_named_the_classes(scenes, portraits):
+    assert check(scenes).names_from == 'those of CamVid, as there is no codes.txt' and 'class names: those of CamVid' in str(check(scenes))
+    (scenes/'codes.txt').write_text('\n'.join(f'class {i}' for i in range(12)))
+    assert check(scenes).names_from == 'codes.txt' and 'class names' not in str(check(portraits))
+
+
+@pytest.mark.parametrize('kind', ['portraits', 'scenes'])
+def test_only_train_is_said_beside_other_faults(request, kind):
+    root = request.getfixturevalue(kind)
+    for o in [*root.glob('val*')]: o.rename(root.parent/o.name)
+    broken = next(o for o in sorted((root/'train').rglob('*')) if o.is_file())
+    broken.write_text('broken')
+    (root/'train'/'stray.jpg').write_text('broken')
+    if kind == 'scenes': (root/'train.csv').unlink()
+    faults = found(check(root))
+    assert set(faults) == {'val', 'train/stray.jpg', broken.relative_to(root).as_posix()} and 'only train' in faults['val']
+
+
+def test_a_bad_attribute_is_said_beside_other_faults(celeba):
+    file = celeba/'list_attr_celeba.txt'
+    file.write_text(file.read_text().replace('000001.jpg  1', '000001.jpg  7'))
+    picture(celeba/'img_align_celeba'/'000009.jpg')
+    faults = found(check(celeba))
+    assert 'something else than 1 and -1' in faults['list_attr_celeba'] and 'without a row' in faults['img_align_celeba/000009.jpg']
 
 
 def test_celeba_broken_at_once(celeba):

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from hw4.data.camvid import THREE, camvid_dls, scenes
-from hw4.data.celeba import celeba_dls, portraits, read_attributes
+from hw4.data.celeba import celeba_dls, every_portrait, portraits, read_attributes
 from hw4.data.codes import CAMVID, codes_of, identity
 from hw4.data.images import hold_out, image_dl, image_dls
 from hw4.data.layouts import class_folders, mask_folders
@@ -265,6 +265,19 @@ def test_show_batch_of_masks_has_a_legend_and_hides_what_is_outside(roads):
     dls.test_dl(dls.valid_ds.items).show_batch(max_n=2)         # images without masks are shown as such
 
 
+@pytest.mark.parametrize('figsize', [None, (2, 2)])
+def test_the_legend_of_32_classes_is_not_cut(roads, figsize):
+    names = tuple(f'class of number {i}' for i in range(32))
+    dls = mask_dls(roads, codes=codes_of(names), size=(24, 32), bs=1, device='cpu')
+    dls.show_batch(max_n=1, figsize=figsize)
+    fig = plt.gcf()
+    fig.canvas.draw()
+    legend, picture = fig.axes[0].get_legend(), fig.axes[1].get_window_extent()
+    below = legend.get_window_extent()
+    assert len(legend.get_texts()) == 32 and picture.height > fig.dpi / 2
+    assert below.x0 >= 0 and below.x1 <= fig.bbox.width and below.y0 >= 0 and below.y1 <= picture.y0
+
+
 def test_a_mask_with_a_strange_id_is_named(roads, tmp_path):
     for split in ('train', 'val'):
         for part in ('', 'annot'):
@@ -361,6 +374,25 @@ def test_the_celeba_twin_is_read_like_celeba(tmp_path):
     people = drawn_people(root, layout)
     assert not people['train'] & people['val']
     assert celeba_dls(layout, bs=4, device='cpu').one_batch()[0].shape == (4, 3, 160, 128)
+    with pytest.raises(ValueError, match='wanted are young and no_young'): celeba_dls(layout, attr='Young', device='cpu')
+
+
+@pytest.mark.parametrize('read', [portraits, every_portrait])
+def test_missing_faces_and_strange_parts_are_named(celeba, tmp_path, read):
+    root = copy_without(celeba, tmp_path)
+    (root / 'list_eval_partition.txt').write_text((celeba / 'list_eval_partition.txt').read_text().replace('000200.jpg ', '000200.jpg 4'))
+    with pytest.raises(ValueError, match=r'list_eval_partition.txt holds the parts \[4\d\]'): read(root)
+    (root / 'img_align_celeba').unlink()
+    with pytest.raises(FileNotFoundError, match='img_align_celeba is missing'): read(root)
+    (root / 'img_align_celeba').mkdir()
+    with pytest.raises(FileNotFoundError, match='img_align_celeba holds no images'): read(root)
+    (root / 'img_align_celeba' / 'img_align_celeba').symlink_to(celeba / 'img_align_celeba', target_is_directory=True)
+    with pytest.raises(FileNotFoundError, match='one folder too deep'): read(root)
+
+
+def test_too_few_for_val_is_said_of_val(celeba, tmp_path):
+    root = copy_without(celeba, tmp_path, 'list_eval_partition')
+    with pytest.raises(ValueError, match='500 without Heavy_Makeup are wanted for val'): portraits(root, n_train=1, n_val=500)
 
 
 def test_incomplete_lists_are_errors(celeba, tmp_path):

@@ -1,14 +1,20 @@
 "Contracts of the FCN: sizes, gradients, frozen statistics, and upsampling against a bilinear reference made by hand"
+import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
+from fastai.learner import load_learner
+from PIL import Image
 
+from hw4.data.codes import codes_of
+from hw4.data.images import image_dls
+from hw4.data.masks import mask_dls
 from hw4.learn.backbones import STRIDES, backbone
 from hw4.learn.fcn import FCN, fcn_learner, upsample
 from hw4.learn.losses import SegCrossEntropy
-from hw4.learn.transfer import REGIMES, group_params
+from hw4.learn.transfer import REGIMES, clas_learner, group_params
 
 ARCH = 'test_efficientnet'  # timm's own small net, with BatchNorm and maps at strides 8, 16 and 32
 ODD = [(h, 161 - h) for h in range(33, 112, 4)]  # 20 sizes: odd heights, even widths ...
@@ -190,6 +196,32 @@ def test_the_learner_measures_labelled_pixels_only(weights):
     preds, targs = learn.get_preds()
     seen = targs < N
     assert values['pixel_acc'] == pytest.approx((preds.argmax(1)[seen] == targs[seen]).double().mean().item())
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    "Noise on disk in the layouts of both tasks, 4 pictures a split"
+    root, rng = tmp_path_factory.mktemp('pictures'), np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for o in (f'masks/{split}annot', f'masks/{split}', f'classes/{split}/a', f'classes/{split}/b'):
+            (root / o).mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, N, (32, 40)) if o.endswith('annot') else rng.integers(0, 255, (32, 40, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(root / o / f'{i}.png')
+    return root
+
+
+@pytest.mark.parametrize('task', ['masks', 'classes'])
+def test_a_learner_that_has_counted_is_exported_and_predicts(weights, pictures, tmp_path, task):
+    how = dict(size=(32, 40), bs=4, device='cpu')
+    if task == 'masks': learn = fcn_learner(mask_dls(pictures / task, codes=codes_of('abcd'), **how), ARCH, weights=weights)
+    else: learn = clas_learner(image_dls(pictures / task, **how), ARCH, weights=weights)
+    quiet_fit(learn)
+    file = next((pictures / task / 'val').rglob('*.png'))
+    with learn.no_bar(): want = learn.predict(file)[2]
+    learn.export(tmp_path / 'learn.pkl')
+    loaded = load_learner(tmp_path / 'learn.pkl')
+    with loaded.no_bar(): assert torch.allclose(loaded.predict(file)[2], want, atol=1e-6)
 
 
 def test_a_batch_of_void_leaves_the_net_as_it_is(weights):

@@ -4,7 +4,8 @@ import os
 import pytest
 from PIL import Image
 
-from hw4.data.layouts import class_folders, find_images, image_folder, mask_folders, mask_pairs, pair_folders, recognise
+from hw4.data.layouts import class_folders, find_images, mask_folders, mask_pairs, recognise
+from hw4.data.pairs import pair_folders
 
 
 def draw(root, *files):
@@ -108,8 +109,37 @@ def test_images(tmp_path):
     draw(tmp_path, 'b.png', 'a.jpeg', 'deep/c.tif')
     assert [o.name for o in find_images(tmp_path)] == ['a.jpeg', 'b.png']
     assert [o.name for o in find_images(tmp_path, True)] == ['a.jpeg', 'b.png', 'c.tif']
-    layout = image_folder(tmp_path)
-    assert (layout.task, layout.splits) == ('predict', ('all',))
+
+
+@pytest.mark.parametrize('files', [
+    ['images/1.jpg', 'labels/1_P.png'], ['imgs/1.jpg', 'gt/1.png'],
+    ['train/image/1.jpg', 'train/Mask/1.png', 'val/image/2.jpg', 'val/Mask/2.png']])
+def test_images_and_masks_are_no_classes(tmp_path, files):
+    draw(tmp_path, *files)
+    for read in (recognise, class_folders):
+        with pytest.raises(ValueError, match=r"images/ and masks/ (.|\n)*pair_folders\(images, masks, suffix"): read(tmp_path)
+    assert recognise(draw(tmp_path, *(str(o).replace(o.split('/')[-2], 'cat') for o in files))) == 'class folders'
+
+
+def test_a_file_counts_once(tmp_path):
+    draw(tmp_path, *both('1', '2'))
+    (tmp_path/'val.csv').write_text('img,label\nval/1.png,valannot/1.png\ntrain/2.png,valannot/2.png\nval/1.png,valannot/1.png\n')
+    with pytest.raises(ValueError) as e: mask_folders(tmp_path)
+    assert [o.split('.')[0].strip() + o.split(':')[1].split('.')[0] for o in str(e.value).splitlines()[1:]] == [
+        'train/2 named 2 times', 'val/1 named 2 times', 'valannot/1 named 2 times']
+
+
+@pytest.mark.parametrize('extra, missing', [('photos/test/3.jpg', 'ids/test'), ('ids/test/3.png', 'photos/test')])
+def test_a_split_of_one_side_is_reported(tmp_path, extra, missing):
+    draw(tmp_path, 'photos/train/1.jpg', 'ids/train/1.png', extra)
+    with pytest.raises(ValueError, match=f'{missing}: folder is missing'): pair_folders(tmp_path/'photos', tmp_path/'ids')
+
+
+def test_folder_in_a_class_folder(tmp_path):
+    draw(tmp_path, *(f'{s}/{c}/1.jpg' for s in ('train', 'val') for c in ('cat', 'dog')), 'train/cat/kittens/young/2.jpg')
+    (tmp_path/'val'/'dog'/'empty').mkdir()
+    with pytest.raises(ValueError) as e: class_folders(tmp_path)
+    assert 'train/cat/kittens: folder with images in a class folder' in str(e.value) and 'val/dog' not in str(e.value)
 
 
 @pytest.mark.data

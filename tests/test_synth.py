@@ -45,7 +45,7 @@ def test_workers_and_threads_do_not_matter(tmp_path):
     fork = context.Process(target=portraits_twin, args=(tmp_path/'fork', 3), kwargs=two, daemon=True)
     fork.start(), fork.join()
     assert files(tmp_path/'thread') == one == files(tmp_path/'fork')
-    assert len(one) == 8 and len(set(one.values())) == 8
+    assert len(one) == 9 and len(set(one.values())) == 9       # 8 portraits and the mark that they are painted
 
 
 def test_seeds_differ():

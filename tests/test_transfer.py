@@ -6,8 +6,10 @@ import torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
+from fastai.data.transforms import Normalize
 from fastai.optimizer import Adam, SGD
 from fastai.torch_core import TensorCategory, TensorImage
+from fasttransform import Pipeline
 from torch import nn
 from torchvision import models
 
@@ -214,6 +216,12 @@ def test_dls_without_classes_and_on_another_device():
     model = Classifier(backbone('resnet18', None), 2)
     with pytest.raises(ValueError, match='the dls are on cpu'):
         make_learner(dls, model, device=Device('cuda', 'float32', False, 1), loss_func=nn.CrossEntropyLoss())
+
+
+def test_dls_that_normalise_are_refused():
+    dls = two_classes()
+    dls.train.after_batch = Pipeline([Normalize.from_stats((.5,) * 3, (.5,) * 3, cuda=False)])
+    with pytest.raises(ValueError, match='build the dls without Normalize'): clas_learner(dls, 'resnet18', regime='scratch', device=PLAIN)
 
 
 class Types(Callback):

@@ -80,8 +80,8 @@ def official_split(
     if part is None: return None
     strange = sorted(set(part) - set(PARTS))
     if strange:
-        raise ValueError(f'{find_list(root, "list_eval_partition")} holds the parts {strange}; expected 0 (train), 1 (val) or 2 (test): get it '
-                         'anew')
+        raise ValueError(f'{find_list(root, "list_eval_partition")} holds the parts {strange}; expected 0 (train), 1 (val) or 2 (test): '
+                         'get it anew')
     return part.map(PARTS)
 
 # %% ../../nbs/data/08_celeba.ipynb #dd8d9ec9
@@ -94,8 +94,8 @@ def attributes_of(
     if attr not in table: raise ValueError(f'CelebA has no attribute {attr!r}: choose one of {", ".join(table.columns)}')
     names = image_names(folder)
     if not names:
-        deep = folder/'img_align_celeba'
-        what = f'has its images one folder too deep, in {deep}' if image_names(deep) else 'holds no images' if folder.is_dir() else 'is missing'
+        deep, what = folder/'img_align_celeba', 'holds no images' if folder.is_dir() else 'is missing'
+        if image_names(deep): what = f'has its images one folder too deep, in {deep}'
         raise FileNotFoundError(f'{folder} {what}: put 000001.jpg and so on right into {folder}')
     return table[table.index.isin(names)] == 1
 
@@ -112,8 +112,8 @@ def deal_people(
     order = rng.permutation(counts.index)
     enough = (counts.loc[order].cumsum() >= n_val).all(axis=1).to_numpy()
     if n_val and not enough.any():
-        raise ValueError(f'{n_val} images with and {n_val} without {has.name} are wanted for val, there are {has.sum()} and {(~has).sum()}: ask '
-                         'for a smaller n_val, or give more images')
+        raise ValueError(f'{n_val} images with and {n_val} without {has.name} are wanted for val, there are {has.sum()} and {(~has).sum()}: '
+                         'ask for a smaller n_val, or give more images')
     return person.isin(order[:int(enough.argmax()) + 1 if n_val else 0]).map({True: 'val', False: 'train'})
 
 # %% ../../nbs/data/08_celeba.ipynb #56e4d75e
@@ -160,8 +160,8 @@ def ready_portraits(
     "A layout, if its classes are the ones asked for"
     names = (attr.lower(), f'no_{attr.lower()}')
     if set(layout.vocab) != set(names):
-        raise ValueError(f'{layout.root} holds the classes {", ".join(layout.vocab)}, wanted are {" and ".join(names)}: give the attribute that '
-                         'it was made for, or use image_dls for classes of any other kind')
+        raise ValueError(f'{layout.root} holds the classes {", ".join(layout.vocab)}, wanted are {" and ".join(names)}: give the attribute '
+                         'that it was made for, or use image_dls for classes of any other kind')
     return layout
 
 # %% ../../nbs/data/08_celeba.ipynb #d1aac4eb

@@ -230,7 +230,8 @@ def check(
     try: names, names_from = id_names(root, codes) if layout.task == 'segment' else (None, '')
     except ValueError as e:
         names_from = 'codes.txt, which cannot be read'
-        faults.append(Fault('codes.txt', str(e).removeprefix(f'{root/"codes.txt"}: '), 'Write the name of a class in each line, id 0 first'))
+        what = str(e).removeprefix(f'{root/"codes.txt"}: ')
+        faults.append(Fault('codes.txt', what, 'Write the name of a class in each line, id 0 first'))
     pixels, wrong = read_layout(layout, loose_images(layout, faults), names=names, progress=progress)
     try: counts = count_all(layout, pixels, names)
     except FileNotFoundError: pass  # the list of attributes, of which a fault tells already

@@ -74,10 +74,11 @@ class SplitOf:
     ):
         for name, use in ((train, 'train'), (valid, 'valid')):
             if name not in layout.splits:
-                ways = [f"say valid='{o}' to image_dls or mask_dls" for o in layout.splits if use == 'valid' and o not in (train, 'all')]
-                if 'val' not in layout.splits and {'train', 'all'} & set(layout.splits): ways.append('draw a split val with hold_out(layout)')
+                has = layout.splits
+                ways = [f"say valid='{o}' to image_dls or mask_dls" for o in has if use == 'valid' and o not in (train, 'all')]
+                if 'val' not in has and {'train', 'all'} & set(has): ways.append('draw a split val with hold_out(layout)')
                 ways.append(f'add a folder {name} with its images')
-                raise ValueError(f'{layout.root} has no split {name!r}, it has {", ".join(layout.splits) or "no images"}: {", or ".join(ways)}')
+                raise ValueError(f'{layout.root} has no split {name!r}, it has {", ".join(has) or "no images"}: {", or ".join(ways)}')
         self.use, self.splits = (train, valid), dict(zip(layout.paths(), layout.items.split))
 
     def __call__(

@@ -135,7 +135,7 @@ def need_classes(
     names = sorted(inside or folder_names(root))
     if not names or not {o.lower() for o in names} <= PAIR_NAMES: return
     raise ValueError(f'{root} holds {", ".join(names)}: these are no classes but images with masks. Name the two folders images/ and '
-                     "masks/ (inside them train/, val/), or read any two folders with hw4.data.pairs.pair_folders(images, masks, suffix='_P')")
+                     'masks/ (in them train/, val/), or read any two folders with pair_folders(images, masks, suffix="_P") of hw4.data.pairs')
 
 # %% ../../nbs/data/00_layouts.ipynb #34f2376f
 def list_class_folders(

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..data.codes import Codes
 from ..data.layouts import Layout
-from ..data.pictures import overlay
+from ..data.pictures import overlay, to_png
 from ..data.pixels import open_pixels
 from ..learn.boundary import band_confusions
 from ..learn.device import Device, best_device
@@ -55,9 +55,7 @@ def png(
     mask: torch.Tensor,  # (h, w) class ids, 0-255
 ) -> bytes:  # a lossless 8-bit picture of the ids
     "A predicted mask, packed"
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(mask.cpu(), dtype=np.uint8)).save(buffer, 'png')
-    return buffer.getvalue()
+    return to_png(np.asarray(mask.cpu(), dtype=np.uint8))
 
 # %% ../../nbs/study/01b_predict.ipynb #5151416a
 def predict_rows(
