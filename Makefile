@@ -23,7 +23,7 @@ $(VENV)/.installed: settings.ini setup.py pyproject.toml
 DEMO := env -u HW4_PORTRAITS -u HW4_SCENES HW4_STORE=runs/demo $(BIN)/hw4
 demo: install
 	$(DEMO) run q1-5 q1-6 --arch tf_efficientnet_lite0 --size 80 --epochs 2
-	$(DEMO) run q2-1 q2-3 --size 120 --epochs 4
+	$(DEMO) run q2-1 q2-3 --size 120 --epochs 3
 	$(DEMO) report --out demo.html
 
 # One thread a process, the twins whatever the environment names, and a store of its own that nothing is found in.
