@@ -57,7 +57,7 @@ def test_words_arrive_as_they_are(tmp_path):
     rows = pd.DataFrame(dict(side=[NASTY, 'b'], miou=['0.1', '0.2']))
     section = made_up(title=NASTY, text=NASTY, rows=rows, summary={NASTY: NASTY}, statements=[NASTY], caveats=[NASTY], pictures=[(NASTY, dot(9, 9))],
                       command=NASTY, images=NASTY, ids=[NASTY])
-    assert text([section], tmp_path).count(''.join(NASTY.split())) == 10
+    assert text([section], tmp_path).count(''.join(NASTY.split())) == 11
 
 
 def test_a_long_name_is_copied_whole(tmp_path):

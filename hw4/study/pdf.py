@@ -61,24 +61,24 @@ TEMPLATE = '''
 #set document(title: "What was found")
 #set page("a4", margin: 2cm, numbering: "1 / 1")
 #set text(font: "Libertinus Serif", size: 10.5pt, lang: "en", hyphenate: false)
-#set table(align: left, inset: (x: 5pt, y: 4pt), stroke: (bottom: line), fill: (_, y) => if y == 0 { rgb("#f5f7f9") })
+#set table(align: left, inset: (x: 5pt, y: 4pt), stroke: (x: none, top: none, bottom: line), fill: (_, y) => if y == 0 { rgb("#f5f7f9") })
 #show table: set text(8.5pt)
 #show table.cell.where(y: 0): strong
 #show raw: set text(font: "DejaVu Sans Mono", size: 7.5pt)
 #show heading: set block(above: 2.4em, below: 1em)
 #show figure: set block(above: 1.6em, below: 1.6em)
 #show figure.caption: set text(9pt, soft)
-#show regex("[_/]"): it => it + h(0pt)  // a long name may be broken here; nothing is added to what is copied
+#show regex("[_/]"): it => it + box()  // a long name may be broken here, and is copied without a break
 
 #let picture(p) = layout(room => {
   let drawn = measure(image(p.file))
-  let scale = calc.min(.74, room.width / drawn.width, 20cm / drawn.height)
+  let scale = calc.min(.74, room.width / drawn.width, (if p.file.ends-with("svg") { 11cm } else { 20cm }) / drawn.height)
   figure(image(p.file, width: scale * drawn.width, alt: p.caption), caption: p.caption)
 })
 
 #text(20pt, weight: "bold")[What was found]
 
-#text(soft)[#report.runs runs, reported #report.today. Made from the records alone; nothing was trained for this report.]
+#text(soft)[#report.runs run#if report.runs != 1 [s], reported #report.today. Made from the records alone; nothing was trained for this report.]
 
 #table(columns: (auto, 1fr, 1fr, auto), table.header("question", "side", "result, one number a seed", "page"),
   ..report.sections.map(s => s.summary.pairs().map(((side, said)) => (
@@ -86,15 +86,15 @@ TEMPLATE = '''
 
 #for s in report.sections [
   #heading(level: 1, [#text(rgb("#3b6fb6"), upper(s.name)) #h(.3em) #s.title]) #label(s.name)
-  #s.text
-
-  #table(columns: s.columns.len(), table.header(..s.columns), ..s.rows.flatten())
-  #if s.same.len() > 0 { text(soft, 9pt, "In every row: " + s.same.pairs().map(((k, v)) => k + " " + v).join(", ") + ".") }
-
+  #block(sticky: true, s.text)
+  #block(breakable: s.rows.len() > 12)[
+    #table(columns: s.columns.len(), table.header(..s.columns), ..s.rows.flatten())
+    #if s.same.len() > 0 { text(soft, 9pt, "In every row: " + s.same.pairs().map(((k, v)) => k + " " + v).join(", ") + ".") }
+  ]
   #for (i, said) in s.statements.enumerate() { par(if i == 0 { strong(said) } else { said }) }
   #if s.caveats.len() > 0 { block(fill: rgb("#fff8e6"), stroke: (left: 2.5pt + rgb("#d9a514")), inset: 8pt, width: 100%, list(..s.caveats)) }
-  #for p in s.pictures { picture(p) }
   #text(soft, 9pt)[Run it again: #raw(s.command) #linebreak() Images: #s.images. Records: #s.ids.join(", ").]
+  #for p in s.pictures { picture(p) }
 ]
 '''
 
