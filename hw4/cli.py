@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Store', 'DeviceName', 'parse_size', 'show_table', 'clock', 'check', 'run', 'evaluate', 'predict', 'runs',
-           'compare', 'slices', 'report', 'main']
+           'compare', 'slices', 'report', 'handin', 'main']
 
 # %% ../nbs/cli.ipynb #a67c7307
 import os
@@ -182,11 +182,28 @@ def slices(
 @app.command()
 def report(
     out: Annotated[Path, typer.Option(help='The page to write')] = Path('report.html'),
+    pdf: Annotated[Optional[Path], typer.Option(help="Write a PDF too, e.g. --pdf report.pdf (needs hw4[pdf])")] = None,
     store: Store = None,
 ):
     "One self-contained HTML page of every answered question, from the records alone."
     from hw4.study.report import write_report
     print(write_report(store, out).resolve())
+    if pdf:
+        from hw4.study.pdf import write_pdf
+        print(write_pdf(store, pdf).resolve())
+
+# %% ../nbs/cli.ipynb #383c44ce
+@app.command()
+def handin(
+    student_id: Annotated[str, typer.Option('--id', help='Letters and digits, e.g. 107062566')],
+    notebooks: Annotated[Optional[Path], typer.Option(help='Folder of Q1-8, Q2-1 and Q2-3 [default: nbs/homework, else here]')] = None,
+    out: Annotated[Path, typer.Option(help='Folder for the zip')] = Path('.'),
+    with_wheel: Annotated[bool, typer.Option('--with-wheel', help="Add hw4's own wheel")] = False,
+    store: Store = None,
+):
+    "Run the homework notebooks from top to bottom and, if all pass, write the course's zip (needs hw4[handin])."
+    from hw4.study.handin import handin as pack
+    print(pack(student_id, notebooks=notebooks, store=store, out=out, wheel=with_wheel).resolve())
 
 # %% ../nbs/cli.ipynb #eaf0ea17
 def main():
