@@ -182,7 +182,7 @@ def slices(
 @app.command()
 def report(
     out: Annotated[Path, typer.Option(help='The page to write')] = Path('report.html'),
-    pdf: Annotated[Optional[Path], typer.Option(help="Write a PDF too, e.g. --pdf report.pdf (needs hw4[pdf])")] = None,
+    pdf: Annotated[Optional[Path], typer.Option(help="Write a PDF too, e.g. --pdf report.pdf (needs the extra pdf)")] = None,
     store: Store = None,
 ):
     "One self-contained HTML page of every answered question, from the records alone."
@@ -201,7 +201,7 @@ def handin(
     with_wheel: Annotated[bool, typer.Option('--with-wheel', help="Add hw4's own wheel")] = False,
     store: Store = None,
 ):
-    "Run the homework notebooks from top to bottom and, if all pass, write the course's zip (needs hw4[handin])."
+    "Run the homework notebooks from top to bottom and, if all pass, write the course's zip (needs the extra handin)."
     from hw4.study.handin import handin as pack
     print(pack(student_id, notebooks=notebooks, store=store, out=out, wheel=with_wheel).resolve())
 
