@@ -61,7 +61,7 @@ def check(
 # %% ../nbs/cli.ipynb #da04166f
 @app.command()
 def run(
-    questions: Annotated[list[str], typer.Argument(help='q1-1 q1-2 q1-3 q1-5 q1-6 q1-8 q2-1 q2-3')],
+    questions: Annotated[list[str], typer.Argument(help='q1-1 q1-2 q1-3 q1-5 q1-6 q1-8 q2-1 q2-3, or all')],
     portraits: Annotated[Optional[Path], typer.Option(help='Folder of the portraits [default: $HW4_PORTRAITS, else synthetic twins]')] = None,
     scenes: Annotated[Optional[Path], typer.Option(help='Folder of the road scenes [default: $HW4_SCENES, else synthetic twins]')] = None,
     arch: Annotated[Optional[str], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
@@ -78,15 +78,18 @@ def run(
     import pandas as pd
     from hw4.learn.device import best_device
     from hw4.study.build import whereabouts
-    from hw4.study.questions import answer_table, ask, plan, question
+    from hw4.study.questions import QUESTIONS, answer_table, ask, plan, question
     from hw4.study.records import store_path
+    questions = list(QUESTIONS) if questions == ['all'] else questions
     changes = dict(arch=arch, weights=weights, epochs=epochs, size=parse_size(size))
     asked = {o: dict(path={'portraits': portraits, 'scenes': scenes}[question(o).dataset], store=store, seeds=seeds, again=again,
                      device=best_device(device), **changes) for o in questions}
     for words in dict.fromkeys(whereabouts(question(o).dataset, asked[o]['path'])[1] for o in questions): print(words)
     rows = pd.concat([plan(o, **asked[o]) for o in questions])
-    show_table(rows.assign(seconds=['stored' if o == 0 else f'about {clock(o)}' for o in rows.seconds]).rename(columns=dict(seconds='time')))
-    print(f'{best_device(device)}; in all about {clock(rows.seconds.sum())}')
+    new = ~rows.duplicated('name')
+    times = ['stored' if s == 0 else f'about {clock(s)}' if first else 'a run above' for s, first in zip(rows.seconds, new)]
+    show_table(rows.drop(columns=['name', 'seconds']).assign(time=times))
+    print(f'{best_device(device)}; in all about {clock(rows.seconds[new].sum())}')
     if dry_run: return
     answered = {o: ask(o, **asked[o]) for o in questions}
     show_table(answer_table(answered))

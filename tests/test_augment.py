@@ -82,7 +82,7 @@ def test_a_turn_keeps_shapes():
 def test_flips_are_exact(batch):
     x, y = batch
     torch.manual_seed(0)
-    augment = Augment(strategy('flip'))
+    augment = Augment(strategy('flip_light'))
     _, ya = augment((x, y), split_idx=0)
     flipped = augment.drawn.theta[:, 0, 0] < 0
     assert 0 < flipped.sum() < len(x)

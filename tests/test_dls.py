@@ -74,7 +74,7 @@ def small_classifier():
 def test_a_learner_trains_predicts_shows_and_is_saved(light, tmp_path):
     random.seed(0)
     torch.manual_seed(0)
-    dls = image_dls(light, size=(24, 20), augment='flip', bs=6, device='cpu')
+    dls = image_dls(light, size=(24, 20), augment='flip_light', bs=6, device='cpu')
     learn = Learner(dls, small_classifier(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(12, 0.05)
     assert learn.validate()[1] > 0.9
@@ -243,7 +243,7 @@ def test_masks_are_remapped_and_never_blended(roads):
 
 def test_image_and_mask_stay_together_through_shuffle_and_augmentation(roads):
     "The picture's grey is 20 times the id, so the two can be compared pixel by pixel"
-    dls = camvid_dls(roads, size=(24, 32), augment='flip', bs=6, device='cpu')
+    dls = camvid_dls(roads, size=(24, 32), augment='flip_light', bs=6, device='cpu')
     augment = dls.train.after_batch.fs[-1]
     for _ in range(3):
         x, y = dls.one_batch()

@@ -36,7 +36,7 @@ def camvid_dls(
     *,
     remap: Remap | None = None,  # to other classes, such as THREE; None: the 11 classes and void
     size: int | tuple[int, int] = (360, 480),  # (h, w) that images and masks are squished to
-    augment: str = 'flip',  # a mask-safe strategy, for the training images
+    augment: str = 'flip_light',  # a mask-safe strategy, for the training images
     bs: int = 8,  # images in a batch
     workers: int = 0,  # processes that read files beside the main one
     device: str | torch.device | None = None,  # where batches are put; None: the best there is

@@ -17,7 +17,7 @@ from ..learn.metrics import iou, merge, miou, pixel_acc
 from .build import remap_of
 from .paired import Paired, holm, two_classifiers, verdict, what_it_takes
 from .recipes import accuracy, hits, two_recipes
-from .records import Record, stack_cms
+from .records import Record, right, stack_cms
 from .resampled import two_models
 from .spec import diff
 
@@ -118,10 +118,7 @@ def _compare_classifiers(
     b: list[Record],
 ) -> dict:  # {'accuracy': Paired}
     "Compare accuracies, of two models or of two recipes"
-    def right(side):
-        rows = [aligned(o, a[0]) for o in side]
-        return np.stack([np.array(o.vocab)[np.stack(r.logits.to_list()).argmax(1)] == r.truth for o, r in zip(side, rows)])
-    ra, rb = right(a), right(b)
+    ra, rb = (np.stack([right(aligned(o, a[0]), o.vocab) for o in side]) for side in (a, b))
     if min(len(a), len(b)) < 3: return dict(accuracy=two_classifiers(ra[0], rb[0]))
     return dict(accuracy=two_recipes(hits(ra), hits(rb), accuracy))
 

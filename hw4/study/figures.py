@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 from ..data.pictures import show_strip
-from .records import Record, stack_cms
+from .records import Record, said, stack_cms
 
 # %% ../../nbs/study/05b_figures.ipynb #fb3dd19e
 COLOURS = ('#3b6fb6', '#d1683c', '#4f9a5b', '#8a5fb0', '#b8922f', '#4a9c9c')  # one a side, told apart also in grey
@@ -63,11 +64,7 @@ def class_cm(
     record: Record,  # of a classifier
 ) -> np.ndarray:  # (n, n) int64, rows true, columns predicted
     "The confusion matrix of a classifier's predictions"
-    place = {name: i for i, name in enumerate(record.vocab)}
-    ids = np.stack(record.predictions.logits.to_list()).argmax(1)
-    cm = np.zeros((len(place),)*2, dtype=np.int64)
-    np.add.at(cm, (record.predictions.truth.map(place).to_numpy(), ids), 1)
-    return cm
+    return confusion_matrix(record.predictions.truth, said(record.predictions, record.vocab), labels=record.vocab)
 
 # %% ../../nbs/study/05b_figures.ipynb #43114109
 def confusion(
@@ -140,10 +137,10 @@ def _face(
     "One small image with its truth and what was said"
     logits = np.asarray(row.logits)
     probs = np.exp(logits - logits.max())/np.exp(logits - logits.max()).sum()
-    said = vocab[int(probs.argmax())]
+    name = vocab[int(probs.argmax())]
     ax.imshow(unpack(row.image))
-    wrong = said != row.truth
-    words = f'{row.truth}\nsaid {said}\nwith {probs.max():.0%}' if wrong else f'{row.truth}\nsaid so\nwith {probs.max():.0%}'
+    wrong = name != row.truth
+    words = f'{row.truth}\nsaid {name}\nwith {probs.max():.0%}' if wrong else f'{row.truth}\nsaid so\nwith {probs.max():.0%}'
     ax.set_title(words, fontsize=6.5, color='#b3261e' if wrong else '#333333')
 
 # %% ../../nbs/study/05b_figures.ipynb #62256a89
@@ -156,6 +153,6 @@ def scenes(
     files = [o for o in first[0].thumbs.file if all(o in set(r.thumbs.file) for r in first)]
     files = [files[i] for i in np.linspace(0, len(files)-1, min(most, len(files))).astype(int)]
     thumbs = first[0].thumbs.set_index('file')
-    said = [o.predictions.set_index('file').preds for o in first]
-    rows = [[unpack(thumbs.image[f]), unpack(thumbs['mask'][f]), *[unpack(o[f]) for o in said]] for f in files]
+    preds = [o.predictions.set_index('file').preds for o in first]
+    rows = [[unpack(thumbs.image[f]), unpack(thumbs['mask'][f]), *[unpack(o[f]) for o in preds]] for f in files]
     return show_strip(rows, ['image', 'truth', *sides], codes=first[0].codes)

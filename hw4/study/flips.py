@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..data.contents import hash_file
 from ..data.pictures import show_strip
 from ..data.pixels import read_image, read_mask
 from ..data.codes import apply_remap
@@ -19,7 +20,7 @@ from ..learn.metrics import miou
 from .build import open_layout, remap_of
 from .compare import aligned
 from .figures import SIZE, unpack
-from .records import Record, hash_files, stack_cms
+from .records import Record, said, stack_cms
 
 # %% ../../nbs/study/05c_flips.ipynb #3a797bf9
 def picture_of(
@@ -31,7 +32,7 @@ def picture_of(
     if file in kept: return unpack(kept[file])
     path = Path(record.environment['path'])/file
     known = record.predictions.set_index('file').hash[file]
-    return read_image(path, record.spec.size) if path.is_file() and hash_files([path]) == [known] else None
+    return read_image(path, record.spec.size) if path.is_file() and hash_file(path) == known else None
 
 # %% ../../nbs/study/05c_flips.ipynb #491d0e32
 def disagreements(
@@ -40,8 +41,7 @@ def disagreements(
 ) -> pd.DataFrame:  # file, truth, what each said, which side is right ('a' or 'b'); surest first
     "The images that one side has right and the other wrong"
     rows, other = a.predictions, aligned(b, a)
-    said = lambda record, o: np.array(record.vocab)[np.stack(o.logits.to_list()).argmax(1)]
-    found = pd.DataFrame(dict(file=rows.file, truth=rows.truth, a=said(a, rows), b=said(b, other), gap=(rows.loss - other.loss).abs()))
+    found = pd.DataFrame(dict(file=rows.file, truth=rows.truth, a=said(rows, a.vocab), b=said(other, b.vocab), gap=(rows.loss - other.loss).abs()))
     found = found[(found.a == found.truth) != (found.b == found.truth)]
     return found.assign(right=np.where(found.a == found.truth, 'a', 'b')).sort_values('gap', ascending=False).drop(columns='gap')
 
@@ -97,11 +97,11 @@ def mask_flips(
     layout = open_layout(a.spec, a.environment['path']) if Path(a.environment['path']).is_dir() else None
     masks = {} if layout is None else dict(zip(layout.items.file, layout.paths('mask')))
     kept = a.thumbs.set_index('file')['mask']
-    said = {name: rows.set_index(a.predictions.file.to_numpy()).preds for name, rows in zip(names, (a.predictions, aligned(b, a)))}
+    masks_said = {name: rows.set_index(a.predictions.file.to_numpy()).preds for name, rows in zip(names, (a.predictions, aligned(b, a)))}
     rows = []
     for o in most_changed(a, b).head(most).itertuples():
         image = picture_of(a, o.file)
         if image is None: continue
         truth = unpack(kept[o.file]) if o.file in kept else apply_remap(read_mask(masks[o.file], a.spec.size), remap_of(a.spec))
-        rows.append([image, truth, *(unpack(said[name][o.file]) for name in names)])
+        rows.append([image, truth, *(unpack(masks_said[name][o.file]) for name in names)])
     return show_strip(rows, ['image', 'truth', *names], codes=a.codes) if rows else None

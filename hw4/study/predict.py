@@ -18,13 +18,14 @@ from fastai.data.load import DataLoader
 from PIL import Image
 
 from ..data.codes import Codes
+from ..data.contents import hash_files
 from ..data.layouts import Layout
 from ..data.pictures import overlay, to_png
 from ..data.pixels import open_pixels
 from ..learn.boundary import band_confusions
 from ..learn.device import Device, best_device
 from ..learn.metrics import class_ids, confusions
-from .records import Record, hash_files
+from .records import Record
 
 # %% ../../nbs/study/01b_predict.ipynb #2bb55ec2
 def _class_rows(

@@ -41,7 +41,7 @@ class Question:
 # %% ../../nbs/study/03_questions.ipynb #eb30de78
 PORTRAITS = Spec('classify', 'portraits', 'alexnet', (160, 128), augment='whole_face', epochs=4, lr=4e-3, bs=32)
 # Rates chosen by leaving drive 0001TP out of the training set (5 epochs): spread 100, 10 and 3 gave mIoU 0.37, 0.37-0.39 and 0.41.
-SCENES = Spec('segment', 'scenes', 'tf_efficientnet_lite0', (180, 240), augment='flip', epochs=12, lr=3e-3, spread=3., bs=8, stride=8, bn_stats='running')
+SCENES = Spec('segment', 'scenes', 'tf_efficientnet_lite0', (180, 240), augment='flip_light', epochs=12, lr=3e-3, spread=3., bs=8, stride=8, bn_stats='running')
 
 # %% ../../nbs/study/03_questions.ipynb #829b4195
 def regime(
@@ -112,8 +112,8 @@ def plan(
     again: bool = False,  # count what the store has as still to be run
     device: Device|None = None,  # None: the best one here
     **changes, # fields of `Spec` to replace on every side
-) -> pd.DataFrame:  # a row a run: question, side, spec in words, seed, images, seconds (0: the store has it)
-    "What `ask` would do"
+) -> pd.DataFrame:  # a row a run: question, side, run (in words), augment, epochs, images, seed, name, seconds (0: the store has it)
+    "What `ask` would do; runs of one name are one run, which several questions share"
     if seeds < 1: raise ValueError(f'seeds={seeds}: at least one run a side is needed')
     path, _ = whereabouts(question(name).dataset, path)
     rows = []
@@ -121,10 +121,11 @@ def plan(
         layout = open_layout(spec, path)
         marks = fingerprint(layout, ('train', spec.valid))
         n_train, n_valid = marks['train']['n'], marks[spec.valid]['n']
-        todo = [s for s in range(seeds) if again or not is_stored(run_name(spec, s, marks), store)]
+        names = [run_name(spec, s, marks) for s in range(seeds)]
+        todo = [o for o in names if again or not is_stored(o, store)]
         seconds = estimate(spec, n_train, n_valid, device or best_device(precision=spec.precision)) if todo else 0
         rows += [dict(question=name, side=label, run=title(spec), augment=spec.augment, epochs=spec.epochs, images=f'{n_train}+{n_valid}',
-                      seed=s, seconds=seconds if s in todo else 0) for s in range(seeds)]
+                      seed=s, name=o, seconds=seconds if o in todo else 0) for s, o in enumerate(names)]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/study/03_questions.ipynb #3432915b
@@ -136,11 +137,12 @@ def ask(
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     again: bool = False,  # run even what the store has
     device: Device|None = None,  # None: the best one here
+    watch: bool|list = True,  # as `run` has it
     **changes, # fields of `Spec` to replace on every side, e.g. arch='resnet34', epochs=2
 ) -> dict:  # label -> list of `Record`, one a seed
     "Answer a question: run what the store does not have, and note what answers it"
     if seeds < 1: raise ValueError(f'seeds={seeds}: at least one run a side is needed')
-    runs = {label: [run(spec, seed, path=path, store=store, again=again, device=device) for seed in range(seeds)]
+    runs = {label: [run(spec, seed, path=path, store=store, again=again, device=device, watch=watch) for seed in range(seeds)]
             for label, spec in sides_of(name, **changes).items()}
     note_answer(name, runs, store)
     return runs

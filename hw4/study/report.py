@@ -12,7 +12,6 @@ import io
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
@@ -22,7 +21,7 @@ from .figures import class_bars, confusion, curves, faces, headline, scenes
 from .flips import class_flips, mask_flips
 from .paired import wilson
 from .questions import QUESTIONS, answers
-from .records import Record, say_metrics, store_path
+from .records import Record, right, say_metrics, store_path
 
 # %% ../../nbs/study/06_report.ipynb #898872ec
 def answer_rows(
@@ -47,7 +46,7 @@ def _row(
     spec, seen = record.spec, record.stored['resolved']
     weights = 'random' if seen['weights'] is None else seen['weights']['name']
     measured = {k: f'{v:.3f}' for k, v in record.metrics.items() if not k.startswith('iou ')}
-    if spec.task == 'classify': measured['95 % interval'] = '{:.3f} to {:.3f}'.format(*wilson(np.arange(record.result['n']) < round(record.metrics['accuracy']*record.result['n'])))
+    if spec.task == 'classify': measured['95 % interval'] = '{:.3f} to {:.3f}'.format(*wilson(right(record.predictions, record.vocab)))
     return dict(side=label, net=f'FCN-{spec.stride}s {spec.arch}' if spec.stride else spec.arch, weights=weights, seed=record.seed, **measured,
                 images=record.result['n'], size=f'{spec.size[0]}x{spec.size[1]}', augment=spec.augment, epochs=spec.epochs + spec.freeze_epochs,
                 trained=f'{millions(seen["trained"])} of {millions(seen["parameters"])}', minutes=f'{record.result["seconds"]/60:.1f}')

@@ -14,7 +14,7 @@ import pandas as pd
 from ..data.celeba import read_attributes
 from ..learn.metrics import miou
 from .paired import wilson
-from .records import Record, stack_cms
+from .records import Record, right, stack_cms
 
 # %% ../../nbs/study/04b_slices.ipynb #3247f22a
 def own_columns(
@@ -47,8 +47,8 @@ def score(
     "The headline metric of some of the images"
     rows = record.predictions[where]
     if record.spec.task == 'segment': return float(miou(stack_cms(rows, len(record.vocab)).sum(0), 'truth')), np.nan, np.nan
-    right = np.array(record.vocab)[np.stack(rows.logits.to_list()).argmax(1)] == rows.truth.to_numpy()
-    return float(right.mean()), *wilson(right)
+    hits = right(rows, record.vocab)
+    return float(hits.mean()), *wilson(hits)
 
 # %% ../../nbs/study/04b_slices.ipynb #47282e7b
 def slices(
