@@ -212,6 +212,7 @@ def handin(
 def main():
     "The `hw4` command"
     warnings.filterwarnings('ignore', message='.*torch.jit.script.* is deprecated')  # of libraries, not of the user
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that wait sleep, so that another process costs its share and no more
     try: app()
     except (ValueError, OSError) as e:
         if os.environ.get('HW4_DEBUG'): raise

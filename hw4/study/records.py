@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,7 +184,7 @@ def load_model(
 def write_record(
     store: Path|str,  # folder of records
     name: str,  # what `run_name` gave
-    parts: dict,  # dict: file name -> dict (JSON), DataFrame (.csv, .parquet) or dict of tensors (.safetensors)
+    parts: dict,  # file name -> dict (JSON), DataFrame (.csv, .parquet), dict of tensors (.safetensors), or (.svg) a function: record -> Figure
     again: bool = False,  # keep an existing record and add another beside it (`-r2`, ...)
 ) -> Record:  # the one that is in the store afterwards
     "Write a record's files and give the folder its name at the end"
@@ -196,14 +197,16 @@ def write_record(
 # %% ../../nbs/study/01_records.ipynb #ea657fd8
 def _write_part(
     path: Path|str,  # the file
-    part: dict|pd.DataFrame,  # its content
+    part: dict|pd.DataFrame|Callable,  # its content
 ):
     "Write one file in the format its suffix names"
+    path.parent.mkdir(exist_ok=True)
     if path.suffix == '.json': path.write_text(json.dumps(part, indent=1, default=str))
     elif path.suffix == '.csv': part.to_csv(path, index=False)
     elif path.suffix == '.parquet': part.to_parquet(path, index=False)
     elif path.suffix == '.safetensors': save_file(part, path)
-    else: raise ValueError(f'{path.name}: expected .json, .csv, .parquet or .safetensors')
+    elif path.suffix == '.svg': part(Record(path.parents[1])).savefig(path)  # drawn from the files written before it
+    else: raise ValueError(f'{path.name}: expected .json, .csv, .parquet, .safetensors or .svg')
 
 # %% ../../nbs/study/01_records.ipynb #63e52ab3
 def _rename(
