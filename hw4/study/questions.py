@@ -39,7 +39,8 @@ class Question:
         return next(iter(self.sides.values())).dataset
 
 # %% ../../nbs/study/03_questions.ipynb #eb30de78
-PORTRAITS = Spec('classify', 'portraits', 'alexnet', (160, 128), augment='whole_face', epochs=4, lr=4e-3, bs=32)
+# On a held-out fifth of the training images (EfficientNet-Lite0, one run each) 6 epochs gave 86.3 %, 4 epochs 84.8 %.
+PORTRAITS = Spec('classify', 'portraits', 'alexnet', (160, 128), augment='whole_face', epochs=6, lr=4e-3, bs=32)
 # Rates chosen by leaving drive 0001TP out of the training set (5 epochs): spread 100, 10 and 3 gave mIoU 0.37, 0.37-0.39 and 0.41.
 SCENES = Spec('segment', 'scenes', 'tf_efficientnet_lite0', (180, 240), augment='flip_light', epochs=12, lr=3e-3, spread=3., bs=8, stride=8, bn_stats='running')
 
@@ -66,7 +67,7 @@ ASKED = [
     Question('q1-6', 'Fine-tuning with whole faces', 'As Q1-2 with the augmentation corrected: the entire face of every image is seen.',
              {'fine-tuned, whole faces': regime(PORTRAITS, 'fine_tune')}),
     Question('q1-8', 'A better net', 'The best validation accuracy of a fine-tuned net other than AlexNet and ResNet-18; the course asks '
-             'for more than 89.5 %.', {'another net': replace(PORTRAITS, arch='tf_efficientnet_lite0', epochs=6, freeze_epochs=1)}),
+             'for more than 89.5 %.', {'another net': replace(PORTRAITS, arch='tf_efficientnet_lite0', freeze_epochs=1)}),
     Question('q2-1', 'The skip connections of FCN-8s', 'Pixel accuracy and mIoU of FCN-8s as it is, and without its skip connections, the '
              'coarsest map upsampled 32 times at once.', {'skips (FCN-8s)': SCENES, 'no skips (FCN-32s)': replace(SCENES, stride=32)}),
     Question('q2-3', 'Three classes instead of eleven', 'Pixel accuracy and mIoU of FCN-8s when the 11 classes are merged to 3 as the masks '
