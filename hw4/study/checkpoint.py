@@ -109,10 +109,14 @@ class Checkpoint(EachEpoch):
         if not self.state: return 0
         self.rows, self.seconds = self.state['rows'], self.state['seconds']
         learn.model.load_state_dict(self.state['model'])
-        learn.create_opt()
-        where = next(learn.model.parameters()).device
-        learn.opt.load_state_dict(_plain(self.state['opt'], where))
         return len(self.rows)
+
+    def restore_opt(self,
+        learn: Learner,  # restored, and frozen as it was: `freeze` and `unfreeze` clear what the optimiser knows
+    ):
+        "Bring the optimiser to where the run was killed"
+        if learn.opt is None: learn.create_opt()
+        learn.opt.load_state_dict(_plain(self.state['opt'], next(learn.model.parameters()).device))
 
     @property
     def took(self) -> float:

@@ -52,7 +52,8 @@ def fit(
     done = checkpoint.restore(learn)
     for epochs, head_only in stages(spec):
         if spec.freeze_epochs: learn.freeze() if head_only else learn.unfreeze()
-        skip = [SkipToEpoch(done - offset)] if done > offset else []
+        skip = [SkipToEpoch(done - offset)] if offset < done < offset + epochs else []
+        if skip: checkpoint.restore_opt(learn)
         if done < offset + epochs: getattr(learn, FITS[spec.schedule])(epochs, lr, cbs=[EpochSeed(seed, offset), checkpoint, *skip])
         offset += epochs
     return pd.DataFrame(checkpoint.rows)
