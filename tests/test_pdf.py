@@ -25,7 +25,7 @@ def made_up(**changes):
     "A section as the report makes them"
     rows = pd.DataFrame([{o: f'{o} {i}' for o in COLUMNS} for i in range(3)]).assign(net=[f'{LONG}{i}' for i in range(3)])
     return dict(name='q2-1', title='A title', text='A text', rows=rows, summary={'a': 'mIoU 0.5; mIoU 0.6', 'b': 'mIoU 0.1'}, statements=['One.', 'Two.'],
-                caveats=['Three.'], pictures=[('Wide.', dot(2000, 200)), ('Tall.', dot(200, 3000))], command='hw4 run q2-1', images='here', ids=['a-s0']) | changes
+                caveats=['Three.'], same=dict(epochs='4'), tables=[dict(title='Four', rows=rows[['side', 'miou']], notes=['Five.'])], pictures=[('Wide.', dot(2000, 200)), ('Tall.', dot(200, 3000))], command='hw4 run q2-1', images='here', ids=['a-s0']) | changes
 
 
 def pages(sections, folder):
@@ -56,8 +56,8 @@ def test_words_arrive_as_they_are(tmp_path):
     "Markup in a name is text in the PDF, wherever the name stands"
     rows = pd.DataFrame(dict(side=[NASTY, 'b'], miou=['0.1', '0.2']))
     section = made_up(title=NASTY, text=NASTY, rows=rows, summary={NASTY: NASTY}, statements=[NASTY], caveats=[NASTY], pictures=[(NASTY, dot(9, 9))],
-                      command=NASTY, images=NASTY, ids=[NASTY])
-    assert text([section], tmp_path).count(''.join(NASTY.split())) == 11
+                      same={NASTY: NASTY}, tables=[dict(title=NASTY, rows=rows[['side']], notes=[NASTY])], command=NASTY, images=NASTY, ids=[NASTY])
+    assert text([section], tmp_path).count(''.join(NASTY.split())) == 16
 
 
 def test_a_long_name_is_copied_whole(tmp_path):
@@ -68,6 +68,14 @@ def test_a_long_name_is_copied_whole(tmp_path):
 def test_name_that_is_not_text(tmp_path):
     "A file name of bytes that are no text"
     assert pages([made_up(images=b'caf\xe9'.decode('utf-8', 'surrogateescape'))], tmp_path)
+
+
+def test_figures_stand_beside_each_other_where_they_fit(tmp_path):
+    "Two of half the width share a line; a third, wide one has its own"
+    figures = [('Left.', dot(420, 200)), ('Right.', dot(420, 200)), ('Wide.', dot(860, 200))]
+    *_, page = pages([made_up(pictures=figures, tables=[])], tmp_path)
+    black = (page < 40).sum(1)  # of each row of the page; text covers little of one
+    assert [int(black[black > 150][i]) for i in (0, -1)] == pytest.approx([2*420*.74*.75*50.8/72, 860*.74*.75*50.8/72], rel=.05)
 
 
 def test_without_typst(tmp_path, monkeypatch):
