@@ -200,11 +200,12 @@ def report(
     store: Store = None,
 ):
     "One self-contained HTML page of every answered question, from the records alone."
-    from hw4.study.report import write_report
-    print(write_report(store, out, attributes).resolve())
+    from hw4.study.report import sections, write_report
+    found = sections(store, attributes)
+    print(write_report(store, out, found=found).resolve())
     if pdf:
         from hw4.study.pdf import write_pdf
-        print(write_pdf(store, pdf, attributes).resolve())
+        print(write_pdf(store, pdf, found=found).resolve())
 
 # %% ../nbs/cli.ipynb #7c4a8bf2
 @app.command()

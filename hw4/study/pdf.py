@@ -130,9 +130,12 @@ def typeset(
 def write_pdf(
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     out: Path|str = 'report.pdf',  # the file to write
+    *,
     attributes: Path|str|None = None,  # as `report.write_report` has it
+    found: list|None = None,  # as `report.write_report` has it
 ) -> Path:  # of the PDF
     "Write the PDF of everything the store can answer"
-    with tempfile.TemporaryDirectory() as folder: pages = typeset(lay_out(sections(store, attributes), Path(folder)))
+    found = sections(store, attributes) if found is None else found
+    with tempfile.TemporaryDirectory() as folder: pages = typeset(lay_out(found, Path(folder)))
     Path(out).write_bytes(pages)
     return Path(out)

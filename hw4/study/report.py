@@ -103,10 +103,12 @@ def broad(
 def write_report(
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     out: Path|str = 'report.html',  # the page to write
+    *,
     attributes: Path|str|None = None,  # CelebA's list_attr_celeba or its folder, or any CSV by file name; None: looked for beside each run's images
+    found: list|None = None,  # what `sections` gave, when a page is not all that is made of it; None: they are made now
 ) -> Path:  # of the page
     "Write the page of everything the store can answer"
-    found = sections(store, attributes)
+    found = sections(store, attributes) if found is None else found
     runs = len({o for s in found for o in s['ids']})
     page = Environment(autoescape=True).from_string(PAGE).render(sections=found, runs=runs, today=date.today(), broad=broad)
     out = Path(out)
