@@ -190,7 +190,8 @@ def test_weights_that_cannot_be_had_say_what_can(nowhere, arch, file, url):
     assert time.perf_counter() - start < 5
     text = str(error.value)
     for part in (f"'imagenet' for '{arch}'", f'looked for: {nowhere / file} (not there)', f'tried: {url}: Name or service not known',
-                 "'tf_efficientnet_lite0'", f'download {url}', f'put it at {nowhere / file}', 'weights=PATH', "regime='scratch'"):
+                 "'tf_efficientnet_lite0'", f'download {url}', f'put it at {nowhere / file}', 'weights=PATH', "regime='scratch'",
+                 '--arch tf_efficientnet_lite0', '--weights FILE', 'q1-3'):
         assert part in text, part
 
 

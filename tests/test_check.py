@@ -1,6 +1,8 @@
 "Check: a good dataset passes, and every way in which one can be broken is found, all at once, named by file."
 import io
 import os
+import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hw4.data.codes import codes_of
 def picture(file, *, size=(48, 36), ids=None):
     "Write a noisy image, or a mask whose ids go from 0 to `ids`-1"
     file.parent.mkdir(parents=True, exist_ok=True)
-    rng, (w, h) = np.random.default_rng(len(file.name)), size
+    rng, (w, h) = np.random.default_rng(zlib.crc32('/'.join(file.parts[-3:]).encode())), size  # another one for each file
     Image.fromarray(rng.integers(0, ids or 255, (h, w) if ids else (h, w, 3), dtype=np.uint8)).save(file)
 
 
@@ -204,6 +206,33 @@ def test_every_truncated_jpeg(portraits, missing, progressive):
         assert list(found(check(portraits))) == ['train/heavy_makeup/0.jpg']
         assert ImageFile.LOAD_TRUNCATED_IMAGES is True
     finally: ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@pytest.mark.parametrize('kind, there, copy', [
+    ('portraits', 'train/heavy_makeup/1.jpg', 'val/no_heavy_makeup/9.jpg'), ('scenes', 'train/1.png', 'val/2.png'),
+    ('celeba', 'img_align_celeba/000001.jpg', 'img_align_celeba/000005.jpg')])
+def test_one_image_in_two_splits(request, kind, there, copy):
+    "It is told by its content, whatever it is called; twice in one split is allowed"
+    root = request.getfixturevalue(kind)
+    shutil.copy(root/there, root/copy)
+    report = check(root)
+    assert found(report) == {copy: f'is the same image as {there}'} and not report.ok
+    assert 'Take it out of one' in report.faults[0].fix and f'{copy}: is the same image as {there}' in str(report)
+    if kind != 'portraits': return
+    shutil.move(root/copy, root/'train'/'no_heavy_makeup'/'9.jpg')
+    assert check(root).ok
+
+
+def test_broken_files_are_not_the_same_image(portraits):
+    for split in ('train', 'val'): (portraits/split/'heavy_makeup'/'0.jpg').write_bytes(b'')
+    assert all('is empty' in o for o in found(check(portraits)).values())
+
+
+def test_a_folder_that_is_no_dataset_is_said_in_one_way(tmp_path):
+    for o in ('a.txt', 'b.txt'): (tmp_path/o).write_text('text')
+    said = str(check(tmp_path))
+    assert 'it holds 2 .txt files and no images' in said and 'none' not in said and 'images:' not in said
+    assert str(check(tmp_path/'nosuch')).startswith(f'{tmp_path/"nosuch"}: does not exist')
 
 
 def test_nothing_is_changed_or_printed(scenes, capsys):

@@ -16,7 +16,7 @@ from fastai.callback.core import Callback
 
 from hw4.data.synth import portraits_twin, scenes_twin
 from hw4.learn.device import Device
-from hw4.study.index import table
+from hw4.study.index import INDEX, table
 from hw4.study.records import Record, find_record, measure, records, write_record
 from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec
@@ -140,7 +140,7 @@ def test_four_processes_write_at_once(tmp_path):
 def test_one_run_asked_for_by_two(tmp_path):
     "Two writers of one name: one record, and no temporary folder left"
     for _ in range(2): write_many(tmp_path, 0, n=1)
-    assert [o.name for o in tmp_path.iterdir() if o.name != '.index.json'] == ['run0-s0']
+    assert [o.name for o in tmp_path.iterdir() if o.name != INDEX] == ['run0-s0']
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_ten_thousand_records_in_a_second(tmp_path):
     for i in range(1, 10_000):
         other = tmp_path/f'copy{i}'
         other.mkdir()
-        for name in ('spec.json', 'result.json'): os.link(first/name, other/name)
+        for name in ('spec.json', 'environment.json', 'result.json'): os.link(first/name, other/name)
     began = time.monotonic(); table(tmp_path); built = time.monotonic() - began
     began = time.monotonic(); rows = table(tmp_path); took = time.monotonic() - began
     print(f'10,000 records: index built in {built:.1f} s, table in {took:.2f} s')

@@ -1,5 +1,8 @@
 "Regimes: what is trained, what is frozen, and that nothing frozen moves."
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from fasttransform import Pipeline
 from torch import nn
 from torchvision import models
 
+from hw4.data.synth import portraits_twin, scenes_twin
 from hw4.learn.backbones import backbone
 from hw4.learn.device import Device, UseDevice, best_device, trains_depthwise
 from hw4.learn.transfer import Classifier, FrozenEval, clas_learner, group_params, make_learner
@@ -284,3 +288,49 @@ def test_auto_trains_mobile_nets_in_float32(files):
 
 def test_frozen_eval_order():
     assert FrozenEval.order > -10  # after fastai's TrainEvalCallback, which puts the whole net into training mode
+
+
+FRESH = """
+import sys
+import matplotlib
+matplotlib.use('agg')
+import matplotlib.pyplot as plt
+from hw4.data.camvid import THREE, camvid_dls
+from hw4.data.celeba import celeba_dls
+from hw4.learn.fcn import fcn_learner
+from hw4.learn.transfer import clas_learner
+from fastai.interpret import ClassificationInterpretation
+
+def drawn():
+    "How many axes each figure has, which is then closed"
+    axes = [len(plt.figure(o).axes) for o in plt.get_fignums()]
+    plt.close('all')
+    return axes
+
+learn = clas_learner(celeba_dls(sys.argv[1], size=(32, 32), bs=4, device='cpu'), 'resnet18', regime='scratch')
+with learn.no_bar(), learn.no_logging():
+    learn.show_results(max_n=4, figsize=(4, 3))
+    assert drawn() == [4]
+    assert 'Total trainable params: 11,177,538' in learn.summary()
+    ClassificationInterpretation.from_learner(learn).plot_top_losses(4)
+    assert drawn() == [4]
+learn = fcn_learner(camvid_dls(sys.argv[2], remap=THREE, size=(32, 32), bs=2, device='cpu'), 'resnet18', stride=8, regime='scratch')
+with learn.no_bar(), learn.no_logging():
+    learn.show_results(max_n=2)
+    assert drawn() == [5]  # two truths, two predictions, one legend
+"""
+
+
+def fresh(code, *args):
+    "Run code in a new process, where nothing is imported yet"
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *map(str, args)], capture_output=True, text=True, env=os.environ)
+
+
+def test_the_imports_of_the_readme_are_enough_to_look_at_results(tmp_path):
+    ran = fresh(FRESH, portraits_twin(tmp_path / 'faces', n_train=4, n_val=4), scenes_twin(tmp_path / 'roads', n_train=4, n_val=4))
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def test_metrics_do_without_the_images_of_fastai():
+    ran = fresh('import sys, hw4.learn.metrics; print([o for o in sys.modules if o.startswith("fastai.vision")])')
+    assert ran.stdout.strip() == '[]', ran.stderr[-2000:]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['strict_pil', 'why_unread', 'mask_faults', 'look', 'read_all', 'Report', 'count_pixels', 'listed', 'id_names',
-           'count_all', 'read_layout', 'loose_images', 'check']
+           'count_all', 'read_layout', 'loose_images', 'same_images', 'check']
 
 # %% ../../nbs/data/10_check.ipynb #cff835f2
 import sys
@@ -21,6 +21,7 @@ import pandas as pd
 from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from PIL import ImageFile, UnidentifiedImageError
 from .celeba_lists import count_attributes, list_celeba
+from .contents import hash_files
 from .codes import CAMVID, Codes, read_codes
 from .layouts import (IMAGE_SUFFIXES, KNOWN_LAYOUTS, SPLIT_NAMES, Fault, Layout, folder_names, image_names, list_class_folders,
                               list_masks, mask_pairs, recognise)
@@ -119,6 +120,7 @@ class Report:
         "The report as text"
         n = ', '.join(f'{k} {v:,}' for k, v in self.images.items()) or 'none'
         lines = [f'{self.layout} at {self.path}', f'images: {n}', *[f'class names: {self.names_from}'] * bool(self.names_from), '']
+        if self.layout == 'none': lines = []  # the fault says what is at the path
         if len(self.counts): lines += [self.counts.map(lambda v: f'{v:.2%}' if isinstance(v, float) else f'{v:,}').to_string(), '']
         for fix in dict.fromkeys(o.fix for o in self.faults):
             same = [f'{o.file}: {o.what}' for o in self.faults if o.fix == fix]
@@ -213,6 +215,23 @@ def loose_images(
     there, named = {*layout.items.file, *layout.items.get('mask', ())}, dict.fromkeys(o.file for o in faults)
     return [o for o in named if o not in there and PurePosixPath(o).suffix.lower() in IMAGE_SUFFIXES and (layout.root/o).is_file()]
 
+# %% ../../nbs/data/10_check.ipynb #c07581a4
+def same_images(
+    layout: Layout,  # the images that are there
+    broken: set[str],  # files with a fault of their own: nothing can be said of these
+) -> list[Fault]:  # a fault for each image that an earlier split has (train before val before test)
+    "The images that are in two splits"
+    items = layout.items[~layout.items.file.isin(broken)] if len(layout.splits) > 1 else layout.items[:0]
+    sizes = pd.Series([(layout.root/o).stat().st_size for o in items.file], index=items.index, dtype='int64')
+    items, seen, faults = items[sizes.duplicated(keep=False)], {}, []
+    hashes = pd.Series(hash_files([layout.root/o for o in items.file]), index=items.index, dtype=str)
+    for split in layout.splits:
+        for file, digest in zip(items.file[items.split == split], hashes[items.split == split]):
+            first, other = seen.setdefault(digest, (split, file))
+            if first != split: faults.append(Fault(file, f'is the same image as {other}', 'Take it out of one of the two splits: '
+                                                   'an image to measure on must not be among those trained on'))
+    return faults
+
 # %% ../../nbs/data/10_check.ipynb #9a2feae4
 def check(
     path: Path | str,  # folder of a dataset in a known layout
@@ -233,6 +252,7 @@ def check(
         what = str(e).removeprefix(f'{root/"codes.txt"}: ')
         faults.append(Fault('codes.txt', what, 'Write the name of a class in each line, id 0 first'))
     pixels, wrong = read_layout(layout, loose_images(layout, faults), names=names, progress=progress)
+    wrong += same_images(layout, {o.file for o in faults + wrong})
     try: counts = count_all(layout, pixels, names)
     except FileNotFoundError: pass  # the list of attributes, of which a fault tells already
     except ValueError as e: faults.append(Fault('list_attr_celeba', str(e), 'Get the list again from where it came'))

@@ -13,13 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 
 # %% ../../nbs/data/00b_contents.ipynb #0248c57e
-@lru_cache(maxsize=1_000_000)  # about 200 bytes each
+@lru_cache(maxsize=1_000_000)  # about 300 bytes each
 def _digest(
-    path: str,
-    size: int,  # bytes
-    changed: int,  # nanoseconds
+    path: str,  # absolute
+    state: tuple,  # which file it is and when it last changed: a new key when either does
 ) -> str:  # 16 hex digits
-    "BLAKE2b of a file as it is now; size and time are there to be a new key when it changes"
+    "BLAKE2b of a file as it is now"
     return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
 
 # %% ../../nbs/data/00b_contents.ipynb #a45cce78
@@ -28,7 +27,7 @@ def hash_file(
 ) -> str:  # 16 hex digits
     "BLAKE2b of a file's content"
     seen = os.stat(path)
-    return _digest(str(path), seen.st_size, seen.st_mtime_ns)
+    return _digest(os.path.abspath(path), (seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
 
 # %% ../../nbs/data/00b_contents.ipynb #7b691cbf
 def hash_files(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'SPLIT_NAMES', 'KNOWN_LAYOUTS', 'PAIR_NAMES', 'Fault', 'refuse', 'folder_names', 'image_names',
            'need_folder', 'find_images', 'Layout', 'need_classes', 'list_class_folders', 'class_folders', 'match_stems',
-           'list_csv', 'mask_pairs', 'list_pair', 'list_masks', 'mask_folders', 'has_classes', 'recognise']
+           'list_csv', 'mask_pairs', 'list_pair', 'list_masks', 'mask_folders', 'has_classes', 'what_is_in',
+           'recognise']
 
 # %% ../../nbs/data/00_layouts.ipynb #3e459fe6
 import os
@@ -274,6 +275,16 @@ def has_classes(
     filled, empty = sum(1 for o in classes if image_names(o)), sum(1 for o in classes if not any(os.scandir(o)))
     return filled > 1 or (filled == 1 and 0 < empty == len(classes) - 1)
 
+# %% ../../nbs/data/00_layouts.ipynb #6d601dc2
+def what_is_in(
+    root: Path,  # a folder
+) -> str:  # e.g. '1 folders (src), 2 .txt files'
+    "What a folder holds, counted"
+    dirs = folder_names(root)
+    kinds = Counter(o.suffix.lower() or 'other' for o in root.iterdir() if o.is_file() and o.name[0] != '.')
+    files = [f'{n:,} {kind} file{"s" * (n > 1)}' for kind, n in kinds.most_common(5)]
+    return ', '.join([f'{len(dirs)} folders ({", ".join(dirs[:5])})'] * bool(dirs) + files) or 'nothing'
+
 # %% ../../nbs/data/00_layouts.ipynb #2fe1260d
 def recognise(
     path: Path | str,  # folder of a dataset
@@ -288,5 +299,5 @@ def recognise(
     if has_classes(root): return need_classes(root) or 'class folders'
     if any(image_names(root/o) for o in SPLIT_NAMES): return 'mask folders'  # the images of one whose masks are missing
     if image_names(root): return 'images'
-    raise ValueError(f'{root} is in no known layout: it holds {len(dirs)} folders ({", ".join(dirs[:5]) or "none"}) and no images where '
-                     f'they should be. {KNOWN_LAYOUTS}')
+    raise ValueError(f'{root} is in no known layout: it holds {what_is_in(root)} and no images where they should be. '
+                     f'{KNOWN_LAYOUTS}')

@@ -31,6 +31,8 @@ def mask_remap(
     remap: Remap | None = None,  # from the ids in the files to the classes wanted; None: the ids stay
 ) -> Remap:  # total
     "The remap that a dataset's masks go through"
+    if remap is not None and not isinstance(remap, Remap):
+        raise ValueError(f'remap={str(remap)[:80]}: expected a `Remap`, as `hw4.data.codes.remap(...)` makes it')
     if remap is not None and codes is not None and remap.source != codes.all_names:
         raise ValueError(f'the remap starts from {remap.source}, the codes are {codes.all_names}: give one of the two, or make them agree')
     if remap is not None: return remap

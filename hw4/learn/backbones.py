@@ -194,6 +194,9 @@ def backbone(
     maps: bool = False,  # the body gives three maps and not features
 ) -> Backbone:  # a fresh one
     "A net without its classifier, with the weights asked for, or an error"
+    if not isinstance(arch, str):
+        given = f'<{type(arch).__name__} {arch.__name__}>' if hasattr(arch, '__name__') else repr(arch)[:80]
+        raise ValueError(f"arch={given}: expected the name of a torchvision or timm net, such as 'resnet18'")
     mean, std = normalisation(arch)
     found, state = (None, None) if weights is None else weights_of(arch, weights)
     seed = int(torch.randint(2**31, ()))

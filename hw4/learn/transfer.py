@@ -9,13 +9,14 @@ __all__ = ['REGIMES', 'check_regime', 'Normalize', 'split_blocks', 'Classifier',
 # %% ../../nbs/learn/03_transfer.ipynb #91200030
 from pathlib import Path
 import torch
-from fastai.callback import progress, schedule  # for what they add to a Learner: bars, fit_one_cycle, fine_tune, lr_find
+from fastai.callback import hook, progress, schedule  # for what they add to a Learner: summary, bars, fit_one_cycle, fine_tune, lr_find
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import Normalize as BatchNormalize, get_c
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
+from fastai.vision import learner as vision  # for what it registers: show_results and plot_top_losses draw images in one figure
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from .backbones import Backbone, backbone

@@ -145,11 +145,12 @@ def no_weights(
 ) -> WeightsError:  # to be raised
     "The error for published weights that are neither here nor to be had"
     looked = ''.join(f'\n  looked for: {o.file} (not there)' for o in entries) + ''.join(f'\n  tried: {o}' for o in reasons)
-    get = ''.join(f'\n  - download {o.url}\n    and put it at {o.file}, or pass weights=PATH' for o in entries if o.url)
+    here, file = weights_here(), '--weights FILE (in Python weights=PATH)'
+    get = ''.join(f'\n  - download {o.url}\n    and put it at {o.file}, or name it: {file}' for o in entries if o.url)
     return WeightsError(f"weights='imagenet' for {arch!r} cannot be had.{looked or ' Nobody publishes any.'}\nWays out:"
-                        f'\n  - a net whose weights are on this machine: arch = {" or ".join(map(repr, weights_here()))}{get}'
-                        f"\n  - a file of your own for this net: weights=PATH (.pth, .pt or .safetensors)"
-                        f"\n  - no pretrained weights: regime='scratch' (weights=None)")
+                        f'\n  - a net whose weights are on this machine: --arch {" or ".join(here)} (in Python arch={" or ".join(map(repr, here))}){get}'
+                        f'\n  - a .pth, .pt or .safetensors file of your own for this net: {file}'
+                        f"\n  - no pretrained weights: ask for training from scratch, q1-3 (in Python regime='scratch')")
 
 # %% ../../nbs/learn/00b_weights.ipynb #d439d511
 def find_weights(

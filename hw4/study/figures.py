@@ -18,7 +18,7 @@ from ..data.pictures import show_strip
 from .records import Record, said, stack_cms
 
 # %% ../../nbs/study/01f_figures.ipynb #fb3dd19e
-COLOURS = ('#3b6fb6', '#d1683c', '#4f9a5b', '#8a5fb0', '#b8922f', '#4a9c9c')  # one a side, told apart also in grey
+COLOURS = ('#3b6fb6', '#d1683c', '#4f9a5b', '#8a5fb0', '#b8922f', '#4a9c9c')*50  # one a side, told apart also in grey; a seventh side begins again, so that `zip` leaves none out
 SIZE = (9., 3.2)  # inches of a figure that fills the page's width
 
 # %% ../../nbs/study/01f_figures.ipynb #3735caf1
@@ -32,9 +32,10 @@ def _curve(
         for column, style in columns.items():
             for o in runs:
                 name = f'{label}, {column.removesuffix("_loss")}' if o is runs[0] else None
-                ax.plot(o.history.epoch + 1, o.history[column], style, color=colour, label=name, marker='.')
+                face = colour if style == '-' else 'white'  # a single epoch has no line to be dashed
+                ax.plot(o.history.epoch + 1, o.history[column], style, color=colour, label=name, marker='o', markersize=4, markerfacecolor=face)
     ax.set_xlabel('epoch')
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # also where there is one epoch
     ax.grid(alpha=.25)
     ax.legend(fontsize=7, frameon=False)
 

@@ -76,7 +76,10 @@ def predict_rows(
             say = _mask_rows if logits.ndim == 4 else _class_rows
             rows += say(logits.float().cpu(), yb.as_subclass(torch.Tensor).cpu(), vocab)
     files = [Path(o).relative_to(layout.root).as_posix() for o in dl.items]
-    return pd.DataFrame(rows).assign(file=files, hash=hash_files(dl.items))
+    found = pd.DataFrame(rows).assign(file=files, hash=hash_files(dl.items))
+    lost = (~np.isfinite(found.loss)).sum()
+    if lost: raise ValueError(f'{lost} of {len(found)} images have a loss that is no number: the net has diverged; train it with a smaller lr')
+    return found
 
 # %% ../../nbs/study/01b_predict.ipynb #e88d2c82
 def pick(

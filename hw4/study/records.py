@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import rc_context
 from torch import nn
 from safetensors.torch import load_file, save_file
 
@@ -191,7 +192,11 @@ def write_record(
     store = Path(store)
     temporary = store/f'.{name}-{uuid.uuid4().hex[:8]}'
     temporary.mkdir(parents=True)
-    for file, part in parts.items(): _write_part(temporary/file, part)
+    try:
+        for file, part in parts.items(): _write_part(temporary/file, part)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
     return Record(_rename(temporary, store/name, again))
 
 # %% ../../nbs/study/01_records.ipynb #ea657fd8
@@ -205,8 +210,18 @@ def _write_part(
     elif path.suffix == '.csv': part.to_csv(path, index=False)
     elif path.suffix == '.parquet': part.to_parquet(path, index=False)
     elif path.suffix == '.safetensors': save_file(part, path)
-    elif path.suffix == '.svg': part(Record(path.parents[1])).savefig(path)  # drawn from the files written before it
+    elif path.suffix == '.svg': _draw(path, part)
     else: raise ValueError(f'{path.name}: expected .json, .csv, .parquet, .safetensors or .svg')
+
+# %% ../../nbs/study/01_records.ipynb #c8203d84
+def _draw(
+    path: Path,  # the picture, in the folder `figures` of the record
+    picture: Callable,  # record -> Figure
+):
+    "Draw a record's picture from the files written before it; one that fails is said and left out, for the training is worth more"
+    try:
+        with rc_context({'text.parse_math': False}): picture(Record(path.parents[1])).savefig(path)  # a class may be called $5
+    except Exception as e: print(f'{path.name} of {path.parents[1].name} could not be drawn: {type(e).__name__}: {e}')
 
 # %% ../../nbs/study/01_records.ipynb #63e52ab3
 def _rename(
@@ -243,26 +258,27 @@ def is_stored(
 
 # %% ../../nbs/study/01_records.ipynb #a85afa72
 def find_record(
-    run: str,  # a run's name, the beginning or the digits of one, or the path of its folder
+    run: str,  # a run's name, its beginning, a part of it such as its eight digits, or the path of its folder
     store: Path|str|None = None,  # folder of records; None: `store_path()`
 ) -> Record:
     "The one record that `run` means"
     for path in (store_path(store)/run, Path(run)):
         if (path/'result.json').is_file(): return Record(path)
     every = records(store)
-    found = [o for o in every if str(run) in o.run_id]
+    found = [o for o in every if o.run_id.startswith(str(run))] or [o for o in every if str(run) in o.run_id]
     if len(found) == 1: return found[0]
     what = 'no record' if not found else f'{len(found)} records'
     names = ', '.join(o.run_id for o in (found or every)[:8]) or 'none: the store is empty'
-    raise ValueError(f'{run!r} names {what} in {store_path(store)}; there are: {names}')
+    raise ValueError(f'{run!r} names {what} in {store_path(store)}, expected one; there are: {names}. The eight digits of a name are enough')
 
 # %% ../../nbs/study/01_records.ipynb #6317dd0f
 def row(
     record: Record,
 ) -> dict:  # what decides it and what came out, flat
     "A record as the row of a table"
-    spec = record.spec
-    return dict(run=record.run_id, dataset=spec.dataset, arch=spec.arch, stride=spec.stride, regime=spec.regime, weights=spec.weights,
+    spec, env = record.spec, record.environment
+    images = 'synthetic twins' if env.get('synthetic') else Path(env.get('path', '')).name
+    return dict(run=record.run_id, dataset=spec.dataset, images=images, arch=spec.arch, stride=spec.stride, regime=spec.regime, weights=spec.weights,
                 augment=spec.augment, classes=len(record.vocab), size=f'{spec.size[0]}x{spec.size[1]}', epochs=spec.epochs + spec.freeze_epochs,
                 seed=record.seed, **{k: v for k, v in record.metrics.items() if not k.startswith('iou ')}, minutes=record.result['seconds']/60,
                 finished=record.result.get('finished'))

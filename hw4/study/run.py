@@ -66,7 +66,7 @@ def train(
     seed: int = 0,
     device: Device,
     checkpoint: Checkpoint,
-    watch: bool|list = True,  # say where it is: bars in a notebook or terminal, a line an epoch elsewhere; a list: callbacks that watch too
+    watch: bool|list = True,  # say where it is: bars in a notebook or terminal, a line an epoch elsewhere; or callbacks that watch too
 ) -> tuple:  # the trained `Learner`, the body's tensors as the named weights gave them, the history
     "Train once, as `spec` and `seed` say"
     seed_everything(seed, 'dls')
@@ -75,7 +75,7 @@ def train(
     learn = build_learner(spec, dls, device)
     named = {f'body.{k}': v.cpu().clone() for k, v in learn.model.body.state_dict().items()} if spec.weights else {}
     how = dict(seed=seed, checkpoint=checkpoint)
-    if isinstance(watch, list): learn.add_cbs(watch)
+    if not isinstance(watch, bool): learn.add_cbs(watch)
     if watch is not False and (in_notebook() or sys.stdout.isatty()): return learn, named, fit(learn, spec, **how)
     if watch is not False: learn.add_cb(EpochLines(f'{title(spec)}, seed {seed}', spec.epochs + spec.freeze_epochs))
     with learn.no_bar(), learn.no_logging(): return learn, named, fit(learn, spec, **how)
@@ -92,7 +92,7 @@ def run(
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     again: bool = False,  # run even if the store has this run, and keep both
     device: Device|None = None,  # None: the best one here, at the spec's precision
-    watch: bool|list = True,  # say where it is; a list: with further callbacks, which see the run and must not change it
+    watch: bool|list = True,  # say where it is; or with these callbacks beside, which see the run and must not change it
 ) -> Record:
     "Train, measure and record one run; a run that the store has is found, not run again"
     device = _fitting(spec, device)

@@ -98,7 +98,10 @@ def _validate(
     elif spec.stride or spec.remap: raise ValueError(f'stride and remap belong to task="segment", given task={spec.task!r}')
     for name in ('epochs', 'bs', 'lr', 'spread'):
         if not getattr(spec, name) > 0: raise ValueError(f'{name}={getattr(spec, name)!r}: expected a number above 0')
-    if len(spec.size) != 2 or min(spec.size) < 16: raise ValueError(f'size={spec.size!r}: expected (height, width), 16 pixels or more')
+    for name in ('epochs', 'freeze_epochs', 'bs'):
+        if (n := getattr(spec, name)) < 0 or n != int(n): raise ValueError(f'{name}={n!r}: expected a whole number, not below 0')
+    if len(spec.size) != 2 or min(spec.size) < 16 or max(spec.size) > 4096:
+        raise ValueError(f'size={spec.size!r}: expected (height, width), each from 16 to 4096 pixels')
 
 # %% ../../nbs/study/00_spec.ipynb #823806d8
 def spec_from(
