@@ -119,3 +119,39 @@ def test_no_weights_is_an_error_and_not_a_random_net(place):
     unreachable = dict(TORCH_HOME=str(root/'empty'), https_proxy='http://127.0.0.1:9', HTTPS_PROXY='http://127.0.0.1:9')
     said = hw4('run', 'q1-5', '--portraits', root/'faces', '--store', root/'runs', ok=False, **unreachable)
     assert 'alexnet' in said and 'tf_efficientnet_lite0' in said and 'Traceback' not in said
+
+
+def test_of_several_questions_every_obstacle_is_told_at_once(place):
+    "One question without weights, one without images: nothing runs, and what could be asked by itself is named"
+    root, _ = place
+    unreachable = dict(TORCH_HOME=str(root/'empty'), https_proxy='http://127.0.0.1:9', HTTPS_PROXY='http://127.0.0.1:9')
+    said = hw4('run', 'q1-3', 'q1-5', 'q2-1', '--portraits', root/'faces', '--scenes', root/'nowhere', '--store', root/'none', ok=False, **unreachable)
+    assert 'q1-5: ' in said and 'nowhere' in said and 'by themselves: q1-3' in said and 'Traceback' not in said
+    assert not (root/'none').exists()
+
+
+def test_slices_of_what_is_not_there(place):
+    "A column that does not exist, and a list of other images, are one sentence each"
+    root, _ = place
+    hw4('runs', '--csv', root/'tables'/'runs.csv', '--store', root/'runs')
+    run = pd.read_csv(root/'tables'/'runs.csv').query("dataset == 'portraits'").run[0]
+    assert "no column 'Male'" in hw4('slices', run, '--only', 'Male', '--store', root/'runs', ok=False)
+    (root/'list.csv').write_text('file,Male\nother.jpg,1\n')
+    said = hw4('slices', run, '--attributes', root/'list.csv', '--store', root/'runs', ok=False)
+    assert 'no row' in said and 'Traceback' not in said
+
+
+def test_a_run_is_not_compared_with_itself(place):
+    root, _ = place
+    assert 'two different runs' in hw4('compare', 'fcn8s', 'fcn8s', '--store', root/'runs', ok=False)
+
+
+def test_the_same_image_in_both_splits_is_said(place):
+    root, _ = place
+    import shutil
+    leaky = shutil.copytree(root/'faces', root/'leaky')
+    first = next((leaky/'train'/'heavy_makeup').iterdir())
+    shutil.copy(first, leaky/'val'/'heavy_makeup'/'copied.jpg')
+    assert 'the same image as' in hw4('check', leaky, ok=False)
+    said = hw4('run', 'q1-3', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--portraits', leaky, '--store', root/'none', '--dry-run')
+    assert 'CAREFUL: 1 of the validation images of q1-3' in said

@@ -28,7 +28,7 @@ def write(folder, **cells):
 @pytest.fixture
 def no_report(monkeypatch):
     "A report that needs no records"
-    monkeypatch.setattr(module, 'write_pdf', lambda store, out: Path(out).write_bytes(b'%PDF'))
+    monkeypatch.setattr(module, 'write_pdf', lambda store, out, **options: Path(out).write_bytes(b'%PDF'))
 
 
 def make(tmp_path, **options): return handin('abc1', store=tmp_path/'runs', out=tmp_path/'out', tell=lambda words: None, **options)
@@ -101,7 +101,15 @@ def test_kernel_sees_the_callers_folders(tmp_path, monkeypatch):
 def test_without_the_extra(tmp_path, monkeypatch):
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name in ('typst', 'nbclient') else there(name))
-    with pytest.raises(ValueError, match=r"needs nbclient, typst, not installed here: pip install 'hw4\[handin\]'"): make(tmp_path, notebooks=write(tmp_path/'nb'))
+    with pytest.raises(ValueError, match=r"needs nbclient and typst, not installed here: pip install 'hw4\[handin\]'"): make(tmp_path, notebooks=write(tmp_path/'nb'))
+
+
+def test_what_cannot_work_is_said_first(tmp_path):
+    "Before a notebook runs: an output that is no folder, a list that is not there"
+    (tmp_path/'out').touch()
+    with pytest.raises(ValueError, match='out is a file, expected a folder'): make(tmp_path, notebooks=write(tmp_path/'nb', Q1_8=['1/0']))
+    (tmp_path/'out').unlink()
+    with pytest.raises(FileNotFoundError, match='nowhere.txt'): make(tmp_path, notebooks=tmp_path/'nb', attributes=tmp_path/'nowhere.txt')
 
 
 @pytest.mark.slow

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hw4.study import slices
+from hw4.study import attributes, flips, slices
+from hw4.study.attributes import known, trusted_columns
+from hw4.study.gallery import flip_pictures
 from hw4.study.questions import QUESTIONS, note_answer
 from hw4.study.records import measure, write_record
 from hw4.study.report import write_report
-from hw4.study.statements import caveats
+from hw4.study.statements import caveats, rerun, statements
 from hw4.study.tables import answer_rows, shared, slice_rows, slice_table, tables
 
 VOCAB = ('heavy_makeup', 'no_heavy_makeup')
@@ -26,7 +28,7 @@ def jpeg():
     return buffer.getvalue()
 
 
-def made(store, *, vocab=VOCAB, seed=0, files=None, truth=None, path=None, n=40):
+def made(store, *, vocab=VOCAB, seed=0, files=None, truth=None, path=None, n=40, synthetic=False, trained_on=()):
     "A classifier's record of images that nobody has"
     rng = np.random.default_rng(seed)
     files = files or [f'val/{i:06d}.jpg' for i in range(n)]
@@ -36,8 +38,8 @@ def made(store, *, vocab=VOCAB, seed=0, files=None, truth=None, path=None, n=40)
     spec, path = QUESTIONS['q1-6'].sides['fine-tuned, whole faces'], str(path or store/'images')
     return write_record(store, f'made-s{seed}', {
         'spec.json': dict(spec=spec.to_dict(), seed=seed, resolved=dict(vocab=list(vocab), weights=None, trained=10, parameters=10)),
-        'environment.json': dict(images=f'portraits: {path}', path=path, synthetic=False, device=dict(name='cpu', precision='float32')),
-        'fingerprint.json': dict(train=dict(digest='')), 'history.csv': pd.DataFrame(dict(epoch=[0, 1], train_loss=[1, .5], valid_loss=[1, .7], accuracy=[.5, .6])),
+        'environment.json': dict(images=f'portraits: {path}', path=path, synthetic=synthetic, device=dict(name='cpu', precision='float32')),
+        'fingerprint.json': dict(train=dict(digest='', files={f'train/{i}.jpg': o for i, o in enumerate(trained_on)}), val=dict(files=dict(zip(files, rows.hash)))), 'history.csv': pd.DataFrame(dict(epoch=[0, 1], train_loss=[1, .5], valid_loss=[1, .7], accuracy=[.5, .6])),
         'predictions.parquet': rows, 'thumbs.parquet': pd.DataFrame(dict(file=files[:2], image=[jpeg()]*2)),
         'result.json': dict(metrics=measure('classify', rows, vocab), seconds=60, n=n)})
 
@@ -130,6 +132,29 @@ def test_a_list_of_other_images_is_not_joined(tmp_path):
     assert 'another Heavy_Makeup than the label for 20 of these 40 images' in said and 'hw4 report --attributes' in said
 
 
+def test_painted_people_are_not_in_celeba(tmp_path):
+    "Nothing is said of CelebA where its people are not, its list is refused also if it happens to agree, and the environment's real images stay out"
+    record = made(tmp_path, synthetic=True)
+    file = write_list(tmp_path/'real'/'list_attr_celeba.txt', record, male=[False]*40)
+    assert not [o for o in caveats('q1-6', {'a': [record]}) if 'woman' in o]
+    with pytest.raises(ValueError, match='are synthetic twins'): trusted_columns(record, file)
+    said = caveats('q1-6', {'a': [record]}, attributes=file)
+    assert [o for o in said if 'are synthetic twins, and' in o] and not [o for o in said if 'woman' in o]
+    assert rerun('q1-6', [record]).startswith('env -u HW4_PORTRAITS hw4 run q1-6')
+    assert 'env' not in rerun('q1-6', [made(tmp_path/'others')])
+
+
+def test_images_that_were_trained_on(tmp_path):
+    record = made(tmp_path, trained_on=[f'{i:016x}' for i in (3, 5, 99)])
+    assert caveats('q1-6', {'a': [record, record]})[0] == '2 of the 40 validation images are also in the training set, by content: the numbers flatter.'
+
+
+def test_the_first_table_says_of_which_images(tmp_path):
+    note_answer('q1-6', {'painted': [made(tmp_path, synthetic=True)], 'real': [made(tmp_path, seed=1)]}, tmp_path)
+    first = re.search(r'<table class="first">.*?</table>', page(tmp_path), re.S)[0]
+    assert re.findall(r'<td>(synthetic twins|images)</td><td class="n">(.*?)</td><td class="n" data-of="epochs ">(.*?)</td>', first) == [('synthetic twins', '160x128', '6'), ('images', '160x128', '6')]
+
+
 def test_a_path_that_is_wrong_is_an_error(tmp_path):
     note_answer('q1-6', {'a': [made(tmp_path)]}, tmp_path)
     for wrong in ('nowhere.txt', '.'):
@@ -146,7 +171,7 @@ def test_the_twelve_worst(tmp_path):
     found = slice_table({'a': [record]}, tmp_path/'table.csv')
     classes = ['class = cat', 'class = dog'] if wrong[::2].sum() > wrong[1::2].sum() else ['class = dog', 'class = cat']
     assert found['rows'].slice.tolist()[:4] == ['all', *classes, 'hard = True']
-    assert len(found['rows']) == 3 + 12 and 'Of the 40 groups by attribute the 12 worst are shown.' in found['notes']
+    assert len(found['rows']) == 3 + 12 and 'Of the 40 groups by attribute the 12 worst are shown. Chosen as the worst of 40 groups' in found['notes'][1]
     shares = [float(o[:5]) for o in found['rows'].accuracy[3:]]
     assert shares == sorted(shares)
     assert float(found['rows'].accuracy[3][:5]) == pytest.approx(1 - wrong.sum()/hard.sum(), abs=.001)
@@ -178,3 +203,67 @@ def test_said_once(tmp_path):
     rows = answer_rows({'a': [made(tmp_path, seed=o) for o in range(2)]})
     assert set(shared(rows)) == {'side', 'net', 'weights', 'images', 'size', 'augment', 'epochs', 'trained', 'minutes'}
     assert set(shared(rows.assign(accuracy='0.5'))) == set(shared(rows))
+
+
+def test_an_unfair_pair(tmp_path):
+    "It is said, it has no picture, and hides no fair pair"
+    a, b = made(tmp_path), made(tmp_path, seed=1)
+    other = made(tmp_path/'others', n=20)
+    sides = {'one': [a], 'another': [other], 'third': [b]}
+    note_answer('q1-6', {'one': [a], 'third': [b]}, tmp_path)
+    said = statements(sides)
+    assert [o[:28] for o in said[-2:]] == ['one and another cannot be co', 'another and third cannot be ']
+    assert len([o for o in said if 'difference' in o and 'interval' in o]) == 1 and 'corrected' not in said[0]
+    assert flip_pictures(sides) == []
+    (caption, _), = flip_pictures({'one': [a, b], 'third': [b], 'another': [other]})
+    assert caption == 'The images on which one (seed 0 of 2 seeds) and third disagree. Only the first two of the 3 sides are shown.'
+
+
+def test_one_side(tmp_path):
+    "One, two and three seeds, each with its number and the commonest class"
+    runs = [made(tmp_path, seed=o) for o in range(3)]
+    for k, words in ((1, 'accuracy'), (2, r'accuracy .* \(seed 0 of 2\)'), (3, 'mean over 3 seeds, on 40 images .*for other seeds')):
+        said, = statements({'a': runs[:k]})
+        assert re.match(f'a: .*{words}', said) and 'would give 0.500; the net' in said and 'exact binomial test, p ' in said
+    notes = [slice_table({'a': runs[:k]})['notes'][0] for k in (1, 2, 3)]
+    assert ['Wilson' in o for o in notes] == [True, False, False] and 'each of the 2 seeds' in notes[1] and 'mean over 3 seeds' in notes[2]
+    assert re.fullmatch(r'0\.\d{3}; 0\.\d{3}', slice_table({'a': runs[:2]})['rows'].accuracy[0])
+
+
+def test_another_net_is_said_of_its_own_side(tmp_path):
+    "A side is held against its own spec of the question; one that the question does not know is not"
+    asked = lambda **sides: [o for o in caveats('q1-8', {k.replace('_', ' '): v for k, v in sides.items()}) if 'asks for' in o]
+    record = made(tmp_path)
+    assert asked(another_net=[record]) == ['The question asks for tf_efficientnet_lite0; alexnet stands in its place here.']
+    assert asked(something=[record]) == []
+
+
+def test_a_path_with_blanks_can_be_pasted(tmp_path):
+    assert f"--portraits '{tmp_path}/my images'" in rerun('q1-6', [made(tmp_path, path=tmp_path/'my images')])
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    record = made(tmp_path)
+    def refuse(*args): raise PermissionError('no')
+    monkeypatch.setattr(attributes, 'find_list', refuse)
+    monkeypatch.setattr(flips.Path, 'is_file', refuse)
+    assert 'no list_attr_celeba' in known(record)[1]
+    assert flips.picture_of(record, record.predictions.file.iloc[-1]) is None
+
+
+def test_blanks(tmp_path):
+    "A group of those of whom it is not known; who is a woman must be known of all"
+    record = made(tmp_path)
+    table = pd.DataFrame(dict(Male=[None, *[True, False]*19, None], hair=[None]*10 + ['red']*30, age=[np.nan]*12 + [3.]*28), index=[o.split('/')[-1] for o in record.predictions.file])
+    table.to_csv(tmp_path/'table.csv', index_label='file')
+    found = slices.slices(record, slices.attribute_columns(record, tmp_path/'table.csv')).set_index('slice').images.to_dict()
+    assert found == {'all': 40, 'Male = True': 19, 'Male = False': 19, 'hair = red': 30, 'hair = unknown': 10, 'age = 3.0': 28, 'age = unknown': 12}
+    with pytest.raises(ValueError, match='column Male is blank for 2 of 40 images'): trusted_columns(record, tmp_path/'table.csv')
+    assert 'column Male is blank' in caveats('q1-6', {'a': [record]}, attributes=tmp_path/'table.csv')[1]
+
+
+def test_many_values():
+    "A name of its own for each of 200,000 images makes no group and takes no room"
+    n = 200_000
+    found = slices.cut(pd.DataFrame(dict(name=[f'{i}.jpg' for i in range(n)], half=np.arange(n) % 2)))
+    assert [(k, len(o)) for k, o in found] == [('half = 0', n//2), ('half = 1', n//2)]

@@ -81,8 +81,9 @@ def confusion(
     ax.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     for (i, j), v in np.ndenumerate(shares):
         text = f'{v:.0%}' if seg else f'{cm[i, j]}'
-        if v >= .005: ax.text(j, i, text, ha='center', va='center', fontsize=7 if seg else 10, color='white' if v > .6 else 'black')
-    ax.set_xticks(range(len(cm)), record.vocab, rotation=45 if seg else 0, ha='right' if seg else 'center', fontsize=8)
+        if v >= .005 or (cm[i, j] and not seg): ax.text(j, i, text, ha='center', va='center', fontsize=7 if seg else 10, color='white' if v > .6 else 'black')
+    turned = seg or len(cm) > 4  # names beside each other would run into each other
+    ax.set_xticks(range(len(cm)), record.vocab, rotation=45 if turned else 0, ha='right' if turned else 'center', fontsize=8)
     ax.set_yticks(range(len(cm)), record.vocab, fontsize=8)
     ax.set(xlabel='said', ylabel='true')
     return fig
@@ -148,10 +149,11 @@ def _face(
 def scenes(
     sides: dict,  # label -> list of `Record` of segmentations with the same classes, on the same images
     most: int = 4,  # how many images
-) -> Figure:
+) -> Figure|None:  # None: no image was kept by all of them
     "Image, truth and what each side predicted, row by row, with the classes' colours"
     first = [runs[0] for runs in sides.values()]
     files = [o for o in first[0].thumbs.file if all(o in set(r.thumbs.file) for r in first)]
+    if not files: return None
     files = [files[i] for i in np.linspace(0, len(files)-1, min(most, len(files))).astype(int)]
     thumbs = first[0].thumbs.set_index('file')
     preds = [o.predictions.set_index('file').preds for o in first]

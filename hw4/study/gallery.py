@@ -12,6 +12,7 @@ import io
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from .compare import aligned, check_fair
 from .figures import class_bars, confusion, curves, faces, headline, scenes
 from .flips import class_flips, mask_flips
 from .score_figures import reliability, roc_curves
@@ -44,9 +45,13 @@ def flip_pictures(
     "The images on which two sides disagree"
     if len(sides) < 2: return []
     (x, (a, *_)), (y, (b, *_)) = list(sides.items())[:2]
-    if a.spec.task == 'classify': return [(f'The images on which {x} and {y} disagree.', embed(class_flips(a, b, names=(x, y)), 'png'))]
+    try: check_fair(a, b), aligned(b, a)
+    except ValueError: return []  # the answer in words says it
+    both = ' and '.join(f'{o}{_first(sides[o])}' for o in (x, y))
+    rest = f' Only the first two of the {len(sides)} sides are shown.' if len(sides) > 2 else ''
+    if a.spec.task == 'classify': return [(f'The images on which {both} disagree.{rest}', embed(class_flips(a, b, names=(x, y)), 'png'))]
     fig = mask_flips(a, b, names=(x, y))
-    return [] if fig is None else [(f'The six validation images whose mIoU differs most between {x} and {y}.', embed(fig, 'png'))]
+    return [] if fig is None else [(f'The validation images, six at the most, whose mIoU differs most between {both}.{rest}', embed(fig, 'png'))]
 
 # %% ../../nbs/study/05g_gallery.ipynb #ddd529c6
 def _alike(
@@ -65,8 +70,9 @@ def _group_pictures(
     names = ' and '.join(sides)
     confusions = [(f'{label}: rows are the truth, columns what was said{_first(runs)}.', embed(confusion(runs[0]))) for label, runs in sides.items()]
     if next(iter(sides.values()))[0].spec.task == 'segment':
-        return [(f'IoU of each class: {names}.', embed(class_bars(sides))),
-                (f'Validation images, their truth, and what was predicted: {names}.', embed(scenes(sides), 'png')), *confusions]
+        fig, shown = scenes(sides), ' and '.join(f'{label}{_first(runs)}' for label, runs in sides.items())
+        seen = [(f'Validation images, their truth, and what was predicted: {shown}.', embed(fig, 'png'))] if fig else []
+        return [(f'IoU of each class: {names}.', embed(class_bars(sides))), *seen, *confusions]
     most_wrong = [(f'{label}: the images with the highest loss among those kept{_first(runs)}. Red: wrong.', embed(faces(runs[0]), 'png')) for label, runs in sides.items()]
     return [*_score_pictures(sides), *confusions, *most_wrong]
 

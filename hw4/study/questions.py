@@ -127,11 +127,13 @@ def note_answer(
     runs: dict,  # label -> list of `Record`
     store: Path|str|None = None,  # folder of records; None: `store_path()`
 ):
-    "Write down which records answer a question; the latest note stands"
+    "Write down which records answer a question: the latest note stands, but fewer seeds of the same do not replace more"
     folder = store_path(store)/'answers'
     folder.mkdir(parents=True, exist_ok=True)
     name = question(name).name
-    if replaced := answers(store).get(name): say_replaced(name, replaced, runs)
+    if old := answers(store).get(name):
+        if all(o in old.get(label, []) for label, side in runs.items() for o in side): return
+        say_replaced(name, old, runs)
     note = dict(question=name, asked=datetime.now(timezone.utc).isoformat(timespec='seconds'),
                 runs={label: [o.run_id for o in side] for label, side in runs.items()})
     temporary = folder/f'.{name}-{uuid.uuid4().hex[:8]}'

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .figures import COLOURS, SIZE
 from .records import Record
-from .scores import calibration, class_scores, macro_roc, roc
+from .scores import calibration, class_scores, macro_roc, probabilities, roc
 
 # %% ../../nbs/study/05d_score_figures.ipynb #4e08153c
 HALF = (SIZE[0]*.48, SIZE[0]*.4)  # inches: two of these fill a page's width, and one of them a phone's
@@ -20,10 +20,12 @@ HALF = (SIZE[0]*.48, SIZE[0]*.4)  # inches: two of these fill a page's width, an
 # %% ../../nbs/study/05d_score_figures.ipynb #c4e8f33e
 def roc_of(
     record: Record,  # of a classifier
-) -> tuple:  # the curve (fpr, tpr) and its area
+) -> tuple:  # the curve (fpr, tpr), its area, and how many classes it is the mean over
     "The one curve that stands for a run"
-    scores = class_scores(record).set_index('class').auc
-    return (roc(record, record.vocab[0]), scores.iloc[0]) if len(record.vocab) == 2 else (macro_roc(record), scores.iloc[-1])
+    probs = probabilities(record.predictions)
+    areas = class_scores(record, probs).auc
+    if len(record.vocab) == 2: return roc(record, record.vocab[0], probs=probs), areas.iloc[0], 1
+    return macro_roc(record, probs=probs), areas.iloc[-1], int(areas.iloc[:-1].notna().sum())
 
 # %% ../../nbs/study/05d_score_figures.ipynb #8d0d6471
 def roc_curves(
@@ -32,13 +34,14 @@ def roc_curves(
     "ROC curves, a colour a side, a line a seed, with the mean area under them"
     vocab = next(iter(sides.values()))[0].vocab
     fig = Figure(figsize=HALF, layout='constrained')
-    ax = fig.subplots()
+    ax, over = fig.subplots(), set()
     for (label, runs), colour in zip(sides.items(), COLOURS):
-        curves, areas = zip(*map(roc_of, runs))
+        curves, areas, counts = zip(*map(roc_of, runs))
+        over.update(counts)
         for i, o in enumerate(curves):
             ax.plot(o.fpr, o.tpr, color=colour, linewidth=1.2, alpha=.8, label=None if i else f'{label}: AUC {np.mean(areas):.3f}')
     ax.plot([0, 1], [0, 1], ':', color='grey', linewidth=1)  # what guessing gives
-    what = f'the images of {vocab[0]}' if len(vocab) == 2 else f'the images of a class, mean over {len(vocab)}'
+    what = f'the images of {vocab[0]}' if len(vocab) == 2 else f'the images of a class, mean over {" or ".join(map(str, sorted(over)))}'
     ax.set_xlabel('share of the others taken for it', fontsize=8)
     ax.set_ylabel('share found', fontsize=8)
     ax.set_title(f'ROC: finding {what}', fontsize=10)

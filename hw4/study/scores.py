@@ -40,10 +40,11 @@ MEASURES = ['precision', 'recall', 'f1', 'auc', 'ap']  # the columns of `class_s
 # %% ../../nbs/study/04c_scores.ipynb #17357eab
 def class_scores(
     record: Record,  # of a classifier
+    probs: np.ndarray|None = None,  # its `probabilities`, where they are known already
 ) -> pd.DataFrame:  # class, images, `MEASURES`; a row a class, then 'macro', the plain mean over the classes in the truth
     "Precision, recall, F1, and one-against-the-rest AUC and average precision"
     rows, vocab = record.predictions, list(record.vocab)
-    truth, probs = known_truth(record), probabilities(rows)
+    truth, probs = known_truth(record), probabilities(rows) if probs is None else probs
     # a class that is never said has the precision 0, as scikit-learn has it: skipping it would flatter the mean
     p, r, f, n = precision_recall_fscore_support(truth, said(rows, vocab), labels=vocab, zero_division=0)
     auc, ap = np.transpose([ranking(truth == o, probs[:, i]) for i, o in enumerate(vocab)])
@@ -66,23 +67,27 @@ def known_truth(
 def roc(
     record: Record,  # of a classifier
     name: str,  # the class
+    *,
+    probs: np.ndarray|None = None,  # its `probabilities`, where they are known already
 ) -> pd.DataFrame:  # fpr, tpr (0-1; NaN where there are no others, or none of it), threshold; from strict to lenient
     "The price of finding a class: what share of the others is taken for it"
     if name not in record.vocab: raise ValueError(f'no class {name!r}: the net tells {", ".join(record.vocab)} apart')
-    probs = probabilities(record.predictions)[:, record.vocab.index(name)]
+    probs = probabilities(record.predictions) if probs is None else probs
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UndefinedMetricWarning)  # the NaN says it
-        fpr, tpr, threshold = roc_curve(known_truth(record) == name, probs)
+        fpr, tpr, threshold = roc_curve(known_truth(record) == name, probs[:, record.vocab.index(name)])
     return pd.DataFrame(dict(fpr=fpr, tpr=tpr, threshold=threshold))
 
 # %% ../../nbs/study/04c_scores.ipynb #4c90e68a
 def macro_roc(
     record: Record,  # of a classifier
     points: int = 201,  # of the curve
+    *,
+    probs: np.ndarray|None = None,  # its `probabilities`, where they are known already
 ) -> pd.DataFrame:  # fpr, tpr
     "The mean of the ROC curves of the classes, each against the rest"
-    grid = np.linspace(0, 1, points)
-    curves = [roc(record, o).dropna() for o in record.vocab]
+    grid, probs = np.linspace(0, 1, points), probabilities(record.predictions) if probs is None else probs
+    curves = [roc(record, o, probs=probs).dropna() for o in record.vocab]
     heights = [np.interp(grid, o.fpr, o.tpr) for o in curves if len(o)]
     mean = np.mean(heights, axis=0) if heights else np.full(points, np.nan)
     return pd.DataFrame(dict(fpr=[0., *grid], tpr=[0., *mean]))  # from the corner, then up at once

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAID_ONCE', 'MOST', 'answer_rows', 'millions', 'shared', 'number', 'over_seeds', 'score_rows', 'say_sure',
-           'score_table', 'groups', 'side_slices', 'slice_rows', 'slice_table', 'tables']
+           'score_table', 'groups', 'same_images', 'recipe_interval', 'words', 'what_words', 'side_slices',
+           'slice_rows', 'slice_table', 'tables']
 
 # %% ../../nbs/study/05e_tables.ipynb #2d5347b3
 from pathlib import Path
@@ -15,9 +16,11 @@ import pandas as pd
 from .attributes import known, label_column, say_women, shows_women, yes_no
 from .figures import headline
 from .paired import wilson
+from .recipes import Side, accuracy, alone, hits
 from .records import Record, right
+from .resampled import measured
 from .scores import MEASURES, brier, class_scores, ece, log_loss
-from .slices import own_columns, slices
+from .slices import cut, own_columns, per_image, score
 
 # %% ../../nbs/study/05e_tables.ipynb #d1eef7bf
 def answer_rows(
@@ -109,41 +112,77 @@ def score_table(
 
 # %% ../../nbs/study/05e_tables.ipynb #5fa349e0
 def _people(
-    record: Record,  # for which `attributes.shows_women`
-    columns: pd.DataFrame,  # its attributes
-) -> pd.DataFrame:  # as `slices` makes them, with the column kind
+    columns: pd.DataFrame,  # the attributes of a run for which `attributes.shows_women`
+) -> list:  # (kind, name, positions)
     "The women, and after them the men"
-    found = slices(record, pd.DataFrame(dict(sex=np.where(yes_no(columns).Male, 'men', 'women'))), least=1).iloc[1:]
-    names = found.slice.str.removeprefix('sex = ')
-    return found.assign(slice=names + ' only', kind=names.map(dict(women=1, men=2)))
+    found = cut(pd.DataFrame(dict(sex=np.where(yes_no(columns).Male, 'men', 'women'))), 1)
+    return [(dict(women=1, men=2)[o], f'{o} only', where) for o, where in ((k.removeprefix('sex = '), o) for k, o in found)]
 
 # %% ../../nbs/study/05e_tables.ipynb #55a5a89c
 def groups(
     record: Record,
     attributes: Path|str|None = None,  # as `attributes.known` has it
-) -> pd.DataFrame:  # as `slices` makes them, with the column kind: what stands together, and in which order
+) -> list:  # (kind: what stands together, and in which order; name; positions of its images)
     "All the slices of a run: everything, the women and the men where it matters, its own groups, and those of its attributes"
-    every = slices(record)
-    found = [every.iloc[:1].assign(kind=0), every.iloc[1:].assign(kind=3)]
+    found = [(0, 'all', np.arange(len(record.predictions))), *((3, *o) for o in cut(own_columns(record)))]
     columns = known(record, attributes)[0] if record.spec.task == 'classify' else None
-    if columns is None: return pd.concat(found)
+    if columns is None: return found
     said = {label_column(columns, record.vocab)} - {None}  # the same groups as the classes
     if shows_women(record, columns):
-        found.append(_people(record, columns))
+        found += _people(columns)
         said.add('Male')
-    return pd.concat([*found, slices(record, columns.drop(columns=list(said))).iloc[1:].assign(kind=4)])
+    return found + [(4, *o) for o in cut(columns.drop(columns=list(said)))]
 
-# %% ../../nbs/study/05e_tables.ipynb #9ccb06f7
+# %% ../../nbs/study/05e_tables.ipynb #74daec27
+def same_images(
+    runs: list,  # the seeds of a side
+) -> list:  # those that saw the first one's images, in its order
+    "The seeds whose numbers have a mean"
+    return [o for o in runs if o.predictions.file.tolist() == runs[0].predictions.file.tolist()]
+
+# %% ../../nbs/study/05e_tables.ipynb #08a62070
+def recipe_interval(
+    right: np.ndarray,  # (seeds, images) bool, three seeds or more on the same images
+) -> tuple[float, float]:  # 0-1; NaN for a single image
+    "The interval of a recipe's accuracy"
+    n = right.shape[1]
+    if n < 2: return np.nan, np.nan
+    # 9,999 draws for the course's 400 images, as the tests between sides have them; fewer of more images, so that any table takes seconds
+    drawn = measured(hits(right), accuracy, reps=max(999, min(9999, 4_000_000//n)))
+    lo, hi = alone(Side(right.mean(1), drawn), n)
+    return max(0., lo), min(1., hi)
+
+# %% ../../nbs/study/05e_tables.ipynb #7aefedea
+def words(
+    seen: np.ndarray,  # (seeds, images, ...), some images of what `slices.per_image` gives
+) -> str:
+    "The score of a group of images, as a table has it"
+    scores = [score(o) for o in seen]
+    if len(seen) == 2: return '; '.join(number(o) for o, _, _ in scores)
+    lo, hi = scores[0][1:] if len(seen) == 1 or seen.ndim > 2 else recipe_interval(seen)
+    mean = number(np.mean([o for o, _, _ in scores]))
+    return mean if np.isnan(lo) else f'{mean} ({lo:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{hi:.3f})'
+
+# %% ../../nbs/study/05e_tables.ipynb #5b4e2e81
+def what_words(
+    runs: list,  # the seeds of a side
+) -> str:  # a sentence
+    "What `words` gives, in words"
+    k, masks = len(same_images(runs)), runs[0].spec.task == 'segment'
+    if k == 2: return f'{"mIoU" if masks else "Accuracy"} of each of the 2 seeds.'
+    if masks: return f'mIoU{"" if k == 1 else f", mean over {k} seeds"}.'
+    if k == 1: return 'Accuracy with its 95 % interval (Wilson).'
+    return f'Accuracy, mean over {k} seeds, with the 95 % interval of the recipe, for other seeds and other images.'
+
+# %% ../../nbs/study/05e_tables.ipynb #b8883f05
 def side_slices(
     runs: list,  # the seeds of a side
     attributes: Path|str|None = None,  # as `attributes.known` has it
-) -> pd.DataFrame:  # kind, slice, images, score, text
-    "The slices of a side, mean over its seeds"
-    metric = headline(runs[0])
-    each = pd.concat([groups(o, attributes) for o in runs]).rename(columns={metric: 'score'})
-    mean = each.groupby(['kind', 'slice', 'images'], sort=False)[['score', 'from', 'to']].mean().reset_index()
-    words = [number(o.score) if np.isnan(lo) else f'{o.score:.3f} ({lo:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{hi:.3f})' for o, lo, hi in zip(mean.itertuples(), mean['from'], mean['to'])]
-    return mean.assign(text=words).drop(columns=['from', 'to'])
+) -> pd.DataFrame:  # kind, slice, images, score (mean over the seeds), seen (what `words` takes)
+    "The slices of a side"
+    each = np.stack([per_image(o) for o in same_images(runs)])
+    mean = lambda some: float(np.mean([score(o)[0] for o in some]))
+    return pd.DataFrame([dict(kind=kind, slice=name, images=len(o), score=mean(each[:, o]), seen=each[:, o]) for kind, name, o in groups(runs[0], attributes)])
 
 # %% ../../nbs/study/05e_tables.ipynb #560ecdf3
 MOST = 12  # slices by attributes in a table: CelebA's forty give eighty
@@ -154,11 +193,12 @@ def slice_rows(
     attributes: Path|str|None = None,  # as `attributes.known` has it
 ) -> tuple[pd.DataFrame, int]:  # slice, images, a column a side; and how many slices were left out
     "The slices of all sides, the worst of each kind first"
-    found = pd.concat([side_slices(runs, attributes).assign(side=label) for label, runs in sides.items()])
-    worst = found.groupby(['kind', 'slice', 'images']).score.mean().reset_index().sort_values(['kind', 'score'], kind='stable')
+    found, key = pd.concat([side_slices(runs, attributes).assign(side=label) for label, runs in sides.items()]), ['kind', 'slice', 'images']
+    worst = found.groupby(key).score.mean().reset_index().sort_values(['kind', 'score'], kind='stable')
     most = (worst.kind < 4).sum() + MOST
-    texts = found.pivot(index=['kind', 'slice', 'images'], columns='side', values='text')[list(sides)].fillna('–')
-    rows = texts.loc[worst.set_index(['kind', 'slice', 'images']).index[:most]].reset_index().drop(columns='kind')
+    shown = found.merge(worst[key][:most])  # an interval takes time, so only what is shown gets its words
+    texts = shown.assign(text=shown.seen.map(words)).pivot(index=key, columns='side', values='text')[list(sides)].fillna('–')
+    rows = texts.loc[worst.set_index(key).index[:most]].reset_index().drop(columns='kind')
     metric = headline(next(iter(sides.values()))[0])
     return rows.rename(columns={o: metric for o in sides} if len(sides) == 1 else {}), max(0, len(worst) - most)
 
@@ -170,12 +210,15 @@ def slice_table(
     "Whom the headline metric is made of"
     runs = next(iter(sides.values()))
     rows, left = slice_rows(sides, attributes)
-    if runs[0].spec.task == 'segment':
-        return dict(title='Drive by drive', rows=rows, notes=[f'mIoU{over_seeds(runs)}. Drives of ten images or more, the worst first.'])
-    notes = [f'Accuracy with its 95 % interval (Wilson){over_seeds(runs)}. Groups of ten images or more; of the classes and of the attributes the worst stand first.']
-    if left: notes.append(f'Of the {left + MOST} groups by attribute the {MOST} worst are shown.')
+    what = {label: what_words(o) for label, o in sides.items()}
+    said = what_words(runs) if len(set(what.values())) == 1 else ' '.join(f'{k}: {o}' for k, o in what.items())
+    if runs[0].spec.task == 'segment': return dict(title='Drive by drive', rows=rows, notes=[f'{said} Drives of ten images or more, the worst first.'])
     columns, _ = known(runs[0], attributes)
-    if shows_women(runs[0], columns): notes.append(say_women(runs[0], columns))
+    women = shows_women(runs[0], columns)
+    notes = [f'{said} {"Women and men however few they are; all other groups are" if women else "Groups"} of ten images or more; of the classes and of the attributes the worst stand first.']
+    if left: notes.append(f'Of the {left + MOST} groups by attribute the {MOST} worst are shown. Chosen as the worst of {left + MOST} groups, they look worse than they are '
+                          'by chance alone, and the intervals do not allow for that.')
+    if women: notes.append(say_women(runs[0], columns))
     return dict(title='Who it is made of', rows=rows, notes=notes)
 
 # %% ../../nbs/study/05e_tables.ipynb #adfa2ede
