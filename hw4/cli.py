@@ -135,7 +135,7 @@ def evaluate(
     from hw4.study.run import trained_on
     record = find_record(run, store)
     rows = look(record, path, split=split, device=best_device(device.lower(), record.spec.precision))
-    print(f'{record.run_id} on {len(rows)} images of {path}, split {split or "val, or the only one there is"}; nothing is stored')
+    print(f'{record.run_id} on {len(rows)} images of {path}{f", split {split}" if split else ""}; nothing is stored')
     if record.environment['synthetic']: print('CAREFUL: the run was trained on synthetic twins')
     if seen := trained_on(record, rows): print(f'CAREFUL: {seen} of these images are among those the run was trained on')
     for name, value in measure(record.spec.task, rows, record.vocab).items(): print(f'{name:20} {"absent" if value is None else format(value, ".4f")}')
