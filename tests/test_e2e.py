@@ -124,6 +124,7 @@ def write_many(store, process, n=50):
         predictions = pd.DataFrame(dict(file=['1.jpg', '2.jpg'], truth=['cat', 'dog'], logits=[[1., 0.], [0., 1.]]))
         write_record(store, f'run{i}-s{process}', {
             'spec.json': dict(spec=spec.to_dict(), seed=process, resolved=dict(vocab=['cat', 'dog'])), 'predictions.parquet': predictions,
+            'environment.json': dict(path='faces', synthetic=False),
             'result.json': dict(metrics=measure('classify', predictions, ['cat', 'dog']), seconds=1., finished=f'2020-01-01T00:{i:02d}')})
         if i % 10 == 0: table(store)
 

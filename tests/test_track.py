@@ -109,15 +109,16 @@ def test_a_server(record, server, tmp_path, monkeypatch):
         assert points(client, ident, f'final/{name}') == ([] if value is None else [(2, value)]), name
     assert None in record.metrics.values()  # a class that is nowhere
 
-    assert {o.path for o in client.list_artifacts(ident)} == {'spec.json', 'environment.json', 'result.json', 'fingerprint.json', 'history.csv'}
+    assert {o.path for o in client.list_artifacts(ident)} == {'spec.json', 'environment.json', 'result.json', 'fingerprint.json', 'history.csv', 'figures'}
     before = {k: points(client, ident, k) for k in there.data.metrics}
     assert to_mlflow(record, server, experiment='roads') == ident
     assert to_mlflow(record, server + '/', experiment='roads', images=True, model=True) == ident
     assert len(runs_of(client, 'roads')) == 1
     assert {k: points(client, ident, k) for k in there.data.metrics} == before
-    for file in record.path.iterdir():
-        assert open(client.download_artifacts(ident, file.name, tmp_path), 'rb').read() == file.read_bytes(), file.name
-    assert len(client.list_artifacts(ident)) == 8
+    for file in record.path.rglob('*.*'):
+        name = file.relative_to(record.path).as_posix()
+        assert open(client.download_artifacts(ident, name, tmp_path), 'rb').read() == file.read_bytes(), name
+    assert len(client.list_artifacts(ident)) == 9
     assert not list((tmp_path/'empty').iterdir())
 
 

@@ -201,6 +201,7 @@ def _send(
     have = {(o.path, o.file_size) for o in client.list_artifacts(to)}
     for file in (record.path/o for o in files):
         if (file.name, file.stat().st_size) not in have: client.log_artifact(to, file)
+    if (record.path/'figures').is_dir() and ('figures', None) not in have: client.log_artifacts(to, record.path/'figures', 'figures')
     if run.info.status == 'FINISHED': return
     points = [Metric(k, v, _finished(record), epoch) for k, v, epoch in measured(record)]
     client.log_batch(to, params=[Param(k, v) for k, v in parameters(record).items()])
