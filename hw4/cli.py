@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'app', 'Store', 'DeviceName', 'parse_size', 'show_table', 'clock', 'check', 'run', 'show_plan', 'watchers',
-           'evaluate', 'predict', 'runs', 'compare', 'slices', 'report', 'track', 'handin', 'main']
+           'evaluate', 'predict', 'runs', 'compare', 'slices', 'report', 'track', 'handin', 'cache', 'main']
 
 # %% ../nbs/cli.ipynb #a67c7307
 import os
@@ -262,6 +262,18 @@ def handin(
     "Run the homework notebooks from top to bottom and, if all pass, write the course's zip (needs the extra handin)."
     from hw4.study.handin import handin as pack
     print(pack(student_id, notebooks=notebooks, store=store, out=out, wheel=with_wheel, attributes=attributes).resolve())
+
+# %% ../nbs/cli.ipynb #1fc24f22
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option('--clear', help='Remove everything that is listed')] = False,
+):
+    "List what is kept so that it is computed once (decoded images, features), or remove it."
+    from hw4.data.segments import bound, clear_rows, kept_rows, rows_folder
+    if clear: print(f'removed: {clear_rows()/1e6:,.0f} MB')
+    rows = kept_rows()
+    if len(rows): show_table(rows)
+    print(f'{rows.MB.sum():,.0f} MB of at most {bound()/1e6:,.0f} MB in {rows_folder()}; HW4_CACHE moves it, HW4_CACHE_GB sets the bound, 0 keeps nothing')
 
 # %% ../nbs/cli.ipynb #eaf0ea17
 def main():

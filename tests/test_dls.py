@@ -173,7 +173,7 @@ def test_nothing_that_was_given_is_changed(light, roads):
 
 def test_floats_from_0_to_1_and_no_normalisation(light):
     dls = image_dls(light, size=8, bs=18, device='cpu')
-    assert [type(o).__name__ for o in dls.train.after_batch.fs] == ['IntToFloatTensor']
+    assert [type(o).__name__ for o in dls.train.after_batch.fs] == ['ToFloat']
     x = dls.valid.one_batch()[0]
     assert x.dtype == torch.float32 and 0 <= x.min() < 0.3 and 0.6 < x.max() <= 1
 
@@ -244,7 +244,7 @@ def test_masks_are_remapped_and_never_blended(roads):
 def test_image_and_mask_stay_together_through_shuffle_and_augmentation(roads):
     "The picture's grey is 20 times the id, so the two can be compared pixel by pixel"
     dls = camvid_dls(roads, size=(24, 32), augment='flip_light', bs=6, device='cpu')
-    augment = dls.train.after_batch.fs[-1]
+    augment = dls.train.after_batch.fs[0]
     for _ in range(3):
         x, y = dls.one_batch()
         gain, shift = (o[:, 0, None, None] for o in (augment.drawn.gain, augment.drawn.shift))

@@ -16,8 +16,9 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import TensorImage
 from fasttransform import Transform
 from .layouts import Layout, class_folders
-from .pixels import LivePixels, as_size, open_pixels
-from .augment import batch_tfms
+from .pixels import KeptPixels, LivePixels, as_size, open_pixels
+from .batches import batch_tfms
+from .loader import PixelDL
 
 # %% ../../nbs/data/06_images.ipynb #770e6398
 class OpenImage(Transform):
@@ -26,7 +27,7 @@ class OpenImage(Transform):
 
     def __init__(
         self,
-        pixels: LivePixels,  # a function: file -> (h, w, 3) uint8
+        pixels: LivePixels | KeptPixels,  # a function: file -> (h, w, 3) uint8
         size: tuple[int, int],  # (h, w) that all get
     ):
         super().__init__()
@@ -120,7 +121,7 @@ def image_block(
     strange = sorted(set(layout.vocab) - set(vocab))
     if strange: raise ValueError(f'{layout.root} has the classes {", ".join(strange)}, which are not among {", ".join(vocab)}')
     opened = OpenImage(open_pixels(layout.paths(), size), size)
-    return DataBlock(blocks=(TransformBlock(type_tfms=[opened]), CategoryBlock(vocab=list(vocab), sort=False)), get_items=Layout.paths,
+    return DataBlock(blocks=(TransformBlock(type_tfms=[opened], dl_type=PixelDL), CategoryBlock(vocab=list(vocab), sort=False)), get_items=Layout.paths,
                      get_y=LabelOf(layout), splitter=SplitOf(layout, train=train, valid=valid), batch_tfms=batch_tfms(augment))
 
 # %% ../../nbs/data/06_images.ipynb #7cdf1d11

@@ -19,8 +19,9 @@ from matplotlib.axes import Axes
 from .layouts import Layout, mask_folders
 from .codes import Codes, Remap, codes_of, identity, read_codes, remap as remap_by_name
 from .pictures import legend_height, name_room, show_legend
-from .pixels import LiveMasks, as_size, open_masks, open_pixels
-from .augment import batch_tfms
+from .pixels import KeptMasks, LiveMasks, as_size, open_masks, open_pixels
+from .batches import batch_tfms
+from .loader import PixelDL
 from .images import OpenImage, SplitOf
 
 # %% ../../nbs/data/07_masks.ipynb #05ec205c
@@ -86,7 +87,7 @@ class OpenMask(Transform):
 
     def __init__(
         self,
-        masks: LiveMasks,  # a function: file -> (h, w) uint8, remapped
+        masks: LiveMasks | KeptMasks,  # a function: file -> (h, w) uint8, remapped
         remap: Remap,  # the one that `masks` applies
     ):
         super().__init__()
@@ -137,7 +138,7 @@ def grid_over_legend(
     return [fig.add_subplot(grid[i // columns, i % columns]) for i in range(n)]
 
 # %% ../../nbs/data/07_masks.ipynb #d0d57a0a
-class MaskDL(TfmdDL):
+class MaskDL(PixelDL):
     "A loader that shows images under their masks, with a legend"
 
     def show_batch(

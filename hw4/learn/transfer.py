@@ -16,11 +16,13 @@ from fastai.data.transforms import Normalize as BatchNormalize, get_c
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
+from fastai.optimizer import Adam
 from fastai.vision import learner as vision  # for what it registers: show_results and plot_top_losses draw images in one figure
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from .backbones import Backbone, backbone
-from .device import Device, UseDevice, best_device
+from .device import Device, UseDevice, best_device, compile_net
+from .fused import adam
 
 # %% ../../nbs/learn/03_transfer.ipynb #b49ac8e0
 REGIMES = {
@@ -139,11 +141,12 @@ def make_learner(
     device = device or best_device('auto' if where is None else str(where))
     if where is not None and torch.device(where).type != torch.device(device.name).type:
         raise ValueError(f'the dls are on {where}, but device is {device.name}: build the dls with device={device.name!r}, or leave it out')
-    if any(isinstance(o, BatchNormalize) for dl in dls.loaders for o in getattr(dl.after_batch, 'fs', ())):
+    if any(isinstance(o, BatchNormalize) for dl in dls.loaders for o in getattr(getattr(dl, 'after_batch', None), 'fs', ())):
         raise ValueError('the dls normalise already, and the net does it itself: build the dls without Normalize')
     more = [] if cbs is None else [cbs] if isinstance(cbs, Callback) else list(cbs)
-    learn = Learner(dls, model.to(device.name), splitter=group_params, train_bn=False,
-                    cbs=[FrozenEval(bn_stats), UseDevice(device), *more], **learner_kwargs)
+    learn = Learner(dls, model.to(device.name), splitter=group_params, train_bn=False, cbs=[FrozenEval(bn_stats), UseDevice(device), *more],
+                    **(dict(opt_func=adam if device.fused else Adam) | learner_kwargs))
+    if device.compiled: compile_net(model.body)
     if regime == 'feature_extract': learn.freeze()
     return learn
 

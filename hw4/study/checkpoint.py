@@ -108,7 +108,7 @@ class Checkpoint(EachEpoch):
         "Bring `learn` to where the run was killed"
         if not self.state: return 0
         self.rows, self.seconds = self.state['rows'], self.state['seconds']
-        learn.model.load_state_dict(self.state['model'])
+        learn.model.load_state_dict(learn.model.state_dict() | self.state['model'])  # of a head that was trained by itself there is nothing else
         return len(self.rows)
 
     def restore_opt(self,

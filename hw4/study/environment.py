@@ -17,7 +17,7 @@ import hw4
 from ..learn.device import Device
 
 # %% ../../nbs/study/00c_environment.ipynb #52486211
-PACKAGES = ('torch', 'torchvision', 'fastai', 'timm', 'numpy', 'pillow')  # whose versions can move a result
+PACKAGES = ('torch', 'torchvision', 'fastai', 'timm', 'numpy', 'pillow', 'opencv-python-headless')  # whose versions can move a result
 
 # %% ../../nbs/study/00c_environment.ipynb #b30b13b0
 def commit() -> str|None: # 40 hex digits, with '+' when files were changed since; None: not in a git checkout

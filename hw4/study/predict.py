@@ -117,7 +117,7 @@ def logits_of(
     bs: int = 16,  # images at once
 ): # yields (path, (n,) or (n, h, w) float32 logits) one image after the other
     "The net's logits for image files"
-    read = open_pixels(files, size)
+    read = open_pixels(files, size, keep=False)
     model.to(device.name).eval()
     for start in range(0, len(files), bs):
         part = files[start:start+bs]

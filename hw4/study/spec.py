@@ -34,6 +34,7 @@ class Spec:
     regime: str = 'fine_tune'   # 'feature_extract', 'fine_tune' or 'scratch'
     weights: str|None = 'imagenet'  # a named entry or a file; None: random, for 'scratch' alone
     augment: str = 'none'       # strategy of the training images
+    views: int|None = None      # each training image is shown in so many fixed views, the next one each epoch; None: a new one each epoch
     epochs: int = 3             # passes over the training images with everything the regime trains
     freeze_epochs: int = 0      # passes before those in which only the head is trained
     lr: float = 1e-3            # highest learning rate of the head
@@ -98,6 +99,8 @@ def _validate(
     elif spec.stride or spec.remap: raise ValueError(f'stride and remap belong to task="segment", given task={spec.task!r}')
     for name in ('epochs', 'bs', 'lr', 'spread'):
         if not getattr(spec, name) > 0: raise ValueError(f'{name}={getattr(spec, name)!r}: expected a number above 0')
+    if spec.views is not None and spec.augment == 'none': raise ValueError(f"views={spec.views} with augment='none': there is one view, leave views out")
+    if spec.views is not None and spec.views < 1: raise ValueError(f'views={spec.views}: expected at least 1, or None for a new one each epoch')
     for name in ('epochs', 'freeze_epochs', 'bs'):
         if (n := getattr(spec, name)) < 0 or n != int(n): raise ValueError(f'{name}={n!r}: expected a whole number, not below 0')
     if len(spec.size) != 2 or min(spec.size) < 16 or max(spec.size) > 4096:

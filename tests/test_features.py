@@ -1,0 +1,146 @@
+"What is computed once must be what would have been computed every time"
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hw4.data.celeba import portraits
+from hw4.data.contents import hash_files
+from hw4.data.images import image_dls
+from hw4.data.synth import portraits_twin, scenes_twin
+from hw4.learn.device import best_device
+from hw4.learn.features import body_digest, features, head_learner
+from hw4.learn.transfer import clas_learner
+from hw4.study.build import build_dls, build_learner
+from hw4.study.checkpoint import Checkpoint
+from hw4.study.run import run
+from hw4.study.spec import Spec
+from hw4.study.train import train
+
+DEVICE = best_device('cpu', 'float32')
+
+
+@pytest.fixture(scope='module')
+def faces(tmp_path_factory): return portraits_twin(tmp_path_factory.mktemp('faces')/'faces', n_train=30, n_val=12)
+
+
+@pytest.fixture(scope='module')
+def roads(tmp_path_factory): return scenes_twin(tmp_path_factory.mktemp('roads')/'roads', n_train=5, n_val=3)
+
+
+@pytest.fixture(scope='module')
+def body(tmp_path_factory, faces):
+    "A file of random numbers for a body: what they are does not matter here"
+    file = tmp_path_factory.mktemp('body')/'body.pth'
+    spec = Spec('classify', 'portraits', 'resnet18', (48, 32), regime='scratch', weights=None)
+    torch.manual_seed(0)
+    torch.save(build_learner(spec, build_dls(spec, portraits(faces)), DEVICE).model.body.state_dict(), file)
+    return str(file)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path): monkeypatch.setenv('HW4_CACHE', str(tmp_path/'cache'))
+
+
+def small(**kwargs): return Spec('classify', 'portraits', 'resnet18', (48, 32), bs=8, precision='float32', **kwargs)
+
+
+FROZEN = dict(regime='feature_extract', epochs=3)
+CASES = dict(
+    frozen=dict(FROZEN, augment='whole_face', views=2), plain=dict(FROZEN), tuned=dict(augment='heavy', epochs=1),
+    gradual=dict(augment='flip_light', epochs=1, freeze_epochs=2), scratch=dict(regime='scratch', weights=None, epochs=1))
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_cache_changes_no_digit_of_a_classification(case, faces, body, tmp_path, monkeypatch):
+    spec = small(**dict(weights=body) | CASES[case])
+    found = []
+    for room in ('1', '1', '0'):                            # filling the cache, reading it, without it
+        monkeypatch.setenv('HW4_CACHE_GB', room)
+        found.append(run(spec, path=faces, store=tmp_path/f'store{len(found)}', device=DEVICE, watch=False))
+    for other in found[1:]:
+        assert np.array_equal(np.stack(found[0].predictions.logits), np.stack(other.predictions.logits))
+        assert found[0].metrics == other.metrics and found[0].history.equals(other.history)
+
+
+def test_the_cache_changes_no_digit_of_a_segmentation(roads, tmp_path, monkeypatch):
+    spec = Spec('segment', 'scenes', 'resnet18', (48, 64), regime='scratch', weights=None, epochs=1, bs=2, stride=8, precision='float32', augment='scene')
+    found = []
+    for room in ('1', '1', '0'):
+        monkeypatch.setenv('HW4_CACHE_GB', room)
+        found.append(run(spec, path=roads, store=tmp_path/f'store{len(found)}', device=DEVICE, watch=False))
+    for other in found[1:]:
+        assert np.array_equal(np.stack(found[0].predictions.cm), np.stack(other.predictions.cm))
+        assert found[0].metrics == other.metrics and found[0].predictions.preds.tolist() == other.predictions.preds.tolist()
+
+
+@pytest.mark.parametrize('case', ['frozen', 'plain', 'gradual'])
+def test_features_end_as_the_usual_training_does(case, faces, body):
+    spec, layout = small(**dict(weights=body) | CASES[case]), portraits(faces)
+    ends = [train(spec, layout, seed=3, device=o, checkpoint=Checkpoint(None), watch=False) for o in (DEVICE, replace(DEVICE, features_once=False))]
+    logits = []
+    for learn, _, history in ends:
+        learn.model.eval()
+        with torch.inference_mode(): logits.append(torch.cat([learn.model(x) for x, _ in learn.dls.valid]).as_subclass(torch.Tensor))
+    assert torch.equal(logits[0].argmax(1), logits[1].argmax(1))
+    assert torch.allclose(*logits, atol=1e-4)
+    assert np.allclose(ends[0][2], ends[1][2], atol=1e-4)
+
+
+def test_features_are_found_again_by_what_decides_them(faces, body):
+    dls = image_dls(faces, size=(48, 32), augment='whole_face', bs=8, device='cpu')
+    learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
+    learn.model.eval()
+    looks, forward = [], learn.model.body.forward
+    learn.model.body.forward = lambda x: looks.append(len(x)) or forward(x)
+    def looked(**kwargs):
+        before = len(looks)
+        kept = features(learn.model, kwargs.pop('dl', dls.train), device=DEVICE, **kwargs)
+        return kept, len(looks) - before
+    first, n = looked(seed=0, view=0)
+    assert n == 2                                           # 60 images, 32 at once
+    assert looked(seed=0, view=0)[1] == 0
+    assert looked(seed=0, view=1)[1] == 2 and looked(seed=1, view=0)[1] == 2
+    assert looked(dl=dls.valid)[1] == 1 and looked(dl=dls.valid, view=5)[1] == 0       # validation has one view
+    torch.nn.init.constant_(next(learn.model.body.parameters()), .1)
+    other, n = looked(seed=0, view=0)
+    keys = hash_files(dls.train.items)
+    assert n == 2 and np.abs(first.take(keys) - other.take(keys)).max() > 0            # another body, other features
+
+
+def test_a_new_image_costs_one_look(faces, body, tmp_path):
+    import shutil
+    from PIL import Image
+    own = shutil.copytree(faces, tmp_path/'faces')
+    def seen():
+        dls = image_dls(own, size=(48, 32), bs=8, device='cpu')
+        learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
+        learn.model.eval()
+        looks, forward = [], learn.model.body.forward
+        learn.model.body.forward = lambda x: looks.append(len(x)) or forward(x)
+        features(learn.model, dls.train, device=DEVICE)
+        return len(looks)
+    assert (seen(), seen()) == (2, 0)
+    file = next((own/'train').rglob('*.jpg'))
+    Image.new('RGB', (89, 109), 'red').save(file)
+    assert seen() == 1
+
+
+def test_frozen_dropout_and_batchnorm_are_off_for_features(faces, body):
+    "Whatever mode the net is in when the head's learner is asked for"
+    dls = image_dls(faces, size=(48, 32), bs=8, device='cpu')
+    learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
+    learn.model.train()
+    digest = body_digest(learn.model)
+    quick = head_learner(learn)
+    with quick.no_bar(), quick.no_logging(): quick.fit(2, 1e-2)
+    assert body_digest(learn.model) == digest
+    with learn.no_bar(), learn.no_logging(): assert np.allclose(quick.validate(), learn.validate(), atol=1e-4)
+
+
+def test_frozen_bfloat16_agrees_with_the_usual_training_in_bfloat16(faces, body):
+    spec, layout, device = small(**FROZEN, weights=body), portraits(faces), best_device('cpu', 'bfloat16')
+    spec = replace(spec, precision='bfloat16')
+    ends = [train(spec, layout, device=o, checkpoint=Checkpoint(None), watch=False)[2] for o in (device, replace(device, features_once=False))]
+    assert np.allclose(*ends, atol=2e-2)                    # eight bits of mantissa: the batches differ, so the last bits do
