@@ -76,7 +76,10 @@ def run(
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the training images (default: the question's own)")] = None,
     size: Annotated[Optional[str], typer.Option(help="Pixels: HEIGHTxWIDTH, or HEIGHT in the question's proportions (default: the question's own)")] = None,
     seeds: Annotated[int, typer.Option(min=1, help='Runs a side, each with its own seed')] = 1,
+    views: Annotated[Optional[int], typer.Option(min=1, help='Fixed views of each training image, one an epoch in turn (default: a new one each epoch)')] = None,
     device: DeviceName = 'auto',
+    plain: Annotated[bool, typer.Option('--plain', help='As fastai alone would train: float32, its own memory format and optimisers, no features kept')] = False,
+    compiled: Annotated[bool, typer.Option('--compiled', help='Let PyTorch compile the nets first (needs a C++ compiler; for long runs)')] = False,
     store: Store = None,
     again: Annotated[bool, typer.Option('--again', help='Run even what the store has')] = False,
     tensorboard: Annotated[Optional[Path], typer.Option(help='Folder for TensorBoard, a folder in it for each run (needs the extra track)')] = None,
@@ -88,13 +91,13 @@ def run(
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, ask, question
     from hw4.study.records import store_path
-    chosen, used = [question(o) for o in (QUESTIONS if questions == ['all'] else questions)], best_device(device.lower())
-    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size))
+    chosen, used = [question(o) for o in (QUESTIONS if questions == ['all'] else questions)], best_device(device.lower(), plain=plain, compiled=compiled)
+    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views)
     asked = {o.name: dict(path={'portraits': portraits, 'scenes': scenes}[o.dataset], **how) for o in chosen}
     for words in dict.fromkeys(whereabouts(o.dataset, asked[o.name]['path'])[1] for o in chosen): print(words)
     rows = plans(asked)
     show_plan(rows)
-    print(f'on {used.name} in {used.precision}; in all about {clock(rows.seconds[rows["first"]].sum())}')
+    print(f'on {used.words}; in all about {clock(rows.seconds[rows["first"]].sum())}')
     if dry_run: return
     answered = {name: ask(name, watch=watchers(tensorboard), **o) for name, o in asked.items()}
     show_table(answer_table(answered))

@@ -10,7 +10,8 @@ from hw4.data.contents import hash_files
 from hw4.data.images import image_dls
 from hw4.data.synth import portraits_twin, scenes_twin
 from hw4.learn.device import best_device
-from hw4.learn.features import body_digest, features, head_learner
+from hw4.learn.features import digest, feature_learner, features
+from hw4.learn.freezing import freezing
 from hw4.learn.transfer import clas_learner
 from hw4.study.build import build_dls, build_learner
 from hw4.study.checkpoint import Checkpoint
@@ -88,15 +89,21 @@ def test_features_end_as_the_usual_training_does(case, faces, body):
     assert np.allclose(ends[0][2], ends[1][2], atol=1e-4)
 
 
+def watched(learn):
+    "The frozen part of a learner's net, and the sizes of the batches of images that it looks at"
+    front, _ = freezing(learn.model.eval(), torch.rand(2, 3, 48, 32))
+    looks, forward = [], front.forward
+    front.forward = lambda x: looks.extend([len(x)] * (len(x) > 1)) or forward(x)  # a single image is only asked for its shape
+    return front, looks
+
+
 def test_features_are_found_again_by_what_decides_them(faces, body):
     dls = image_dls(faces, size=(48, 32), augment='whole_face', bs=8, device='cpu')
     learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
-    learn.model.eval()
-    looks, forward = [], learn.model.body.forward
-    learn.model.body.forward = lambda x: looks.append(len(x)) or forward(x)
+    front, looks = watched(learn)
     def looked(**kwargs):
         before = len(looks)
-        kept = features(learn.model, kwargs.pop('dl', dls.train), device=DEVICE, **kwargs)
+        kept = features(front, kwargs.pop('dl', dls.train), device=DEVICE, **kwargs)
         return kept, len(looks) - before
     first, n = looked(seed=0, view=0)
     assert n == 2                                           # 60 images, 32 at once
@@ -116,10 +123,8 @@ def test_a_new_image_costs_one_look(faces, body, tmp_path):
     def seen():
         dls = image_dls(own, size=(48, 32), bs=8, device='cpu')
         learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
-        learn.model.eval()
-        looks, forward = [], learn.model.body.forward
-        learn.model.body.forward = lambda x: looks.append(len(x)) or forward(x)
-        features(learn.model, dls.train, device=DEVICE)
+        front, looks = watched(learn)
+        features(front, dls.train, device=DEVICE)
         return len(looks)
     assert (seen(), seen()) == (2, 0)
     file = next((own/'train').rglob('*.jpg'))
@@ -132,10 +137,10 @@ def test_frozen_dropout_and_batchnorm_are_off_for_features(faces, body):
     dls = image_dls(faces, size=(48, 32), bs=8, device='cpu')
     learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
     learn.model.train()
-    digest = body_digest(learn.model)
-    quick = head_learner(learn)
+    before = digest(learn.model.body)
+    quick = feature_learner(learn)
     with quick.no_bar(), quick.no_logging(): quick.fit(2, 1e-2)
-    assert body_digest(learn.model) == digest
+    assert digest(learn.model.body) == before
     with learn.no_bar(), learn.no_logging(): assert np.allclose(quick.validate(), learn.validate(), atol=1e-4)
 
 

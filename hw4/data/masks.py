@@ -22,7 +22,7 @@ from .pictures import legend_height, name_room, show_legend
 from .pixels import KeptMasks, LiveMasks, as_size, open_masks, open_pixels
 from .batches import batch_tfms
 from .loader import PixelDL
-from .images import OpenImage, SplitOf
+from .images import OpenImage, SplitOf, files_of
 
 # %% ../../nbs/data/07_masks.ipynb #05ec205c
 def mask_remap(
@@ -188,8 +188,8 @@ def mask_block(
 ) -> DataBlock:  # its source is the layout
     "The `DataBlock` of a folder of images and masks"
     size = as_size(size)
-    image = OpenImage(open_pixels(layout.paths(), size), size)
-    mask = OpenMask(open_masks(layout.paths('mask'), size, remap=remap), remap)
+    image = OpenImage(open_pixels(files_of(layout, (train, valid)), size), size)
+    mask = OpenMask(open_masks(files_of(layout, (train, valid), 'mask'), size, remap=remap), remap)
     blocks = (TransformBlock(type_tfms=[image]), TransformBlock(type_tfms=[mask], item_tfms=[ShowCodes(remap.target)], dl_type=MaskDL))
     return DataBlock(blocks=blocks, get_items=Layout.paths, get_y=MaskOf(layout), splitter=SplitOf(layout, train=train, valid=valid),
                      batch_tfms=batch_tfms(augment, for_masks=True))

@@ -141,10 +141,10 @@ def best_device(
 def compile_net(
     net: nn.Module,  # compiled in place, at its first batch
 ) -> nn.Module:  # the same
-    "Let PyTorch compile a net; RuntimeError without the compiler that this takes"
+    "Let PyTorch compile a net; ValueError without the compiler that this takes"
     named = [os.environ['CXX']] if 'CXX' in os.environ else ['g++', 'clang++', 'cl']  # in PyTorch's own order of search
     if not any(shutil.which(o) for o in named):
-        raise RuntimeError(f'compiled=True needs a C++ compiler, and there is no {", ".join(named)} on this machine: '
+        raise ValueError(f'compiled=True needs a C++ compiler, and there is no {", ".join(named)} on this machine: '
                            f'install one (for example g++), or leave compiled=True out')
     net.compile()
     return net

@@ -14,7 +14,7 @@ from fastai.callback.training import SkipToEpoch
 from fastcore.imports import in_notebook
 from ..data.layouts import Layout
 from ..learn.device import Device
-from ..learn.features import FixedViews, head_learner
+from ..learn.features import FixedViews, feature_learner
 from .build import build_dls, build_learner
 from .checkpoint import Checkpoint, EpochLines, EpochSeed, seed_everything
 from .spec import Spec, title
@@ -56,7 +56,7 @@ def stage_learner(
 ) -> Learner:  # `learn`, or a learner of its head
     "Who trains a stage"
     if not head_only or not keeps_features(spec, learn.use_device.device): return learn
-    return head_learner(learn, views=views_of(spec, epochs), seed=seed)
+    return feature_learner(learn, views=views_of(spec, epochs), seed=seed)
 
 # %% ../../nbs/study/01g_train.ipynb #ef91270e
 def fit(
