@@ -422,6 +422,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'hw4.learn.fold': { 'hw4.learn.fold.conv_norm_pairs': ('learn/fold.html#conv_norm_pairs', 'hw4/learn/fold.py'),
                                 'hw4.learn.fold.fold_batchnorm': ('learn/fold.html#fold_batchnorm', 'hw4/learn/fold.py'),
                                 'hw4.learn.fold.fold_into': ('learn/fold.html#fold_into', 'hw4/learn/fold.py'),
+                                'hw4.learn.fold.narrow': ('learn/fold.html#narrow', 'hw4/learn/fold.py'),
                                 'hw4.learn.fold.same_outputs': ('learn/fold.html#same_outputs', 'hw4/learn/fold.py')},
             'hw4.learn.freezing': { 'hw4.learn.freezing.Front': ('learn/freezing.html#front', 'hw4/learn/freezing.py'),
                                     'hw4.learn.freezing.Front.__init__': ('learn/freezing.html#front.__init__', 'hw4/learn/freezing.py'),

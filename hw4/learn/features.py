@@ -9,6 +9,7 @@ __all__ = ['AT_ONCE', 'digest', 'strategy_of', 'method_of', 'look', 'HeldRows', 
 # %% ../../nbs/learn/04_features.ipynb #e16ba9f0
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
 import numpy as np
@@ -24,9 +25,9 @@ from ..data.loader import PixelDL, reader_of
 from ..data.rows import open_rows
 from ..data.views import view_numbers
 from .device import Device
-from .fold import fold_batchnorm
+from .fold import fold_batchnorm, narrow
 from .transfer import make_learner
-from .freezing import freezing
+from .freezing import Head, freezing
 
 # %% ../../nbs/learn/04_features.ipynb #52b40bf1
 def digest(
@@ -66,7 +67,7 @@ def method_of(
                 device=torch.device(device.name).type, precision=precision, channels_last=device.channels_last, **kinds)
 
 # %% ../../nbs/learn/04_features.ipynb #53d390e1
-AT_ONCE = 32  # images of a look
+AT_ONCE = 64  # images of a look
 
 # %% ../../nbs/learn/04_features.ipynb #4d6e12ec
 def look(
@@ -117,7 +118,7 @@ def features(
     "What the front says of each image of a loader, computed for those that no earlier call has seen"
     how, keys = dict(device=device, precision=precision, seed=seed, view=view), hash_files(dl.dataset.tls[0].items)
     def fill(rows): return np.concatenate([look(front, dl, rows[i:i + AT_ONCE], **how) for i in range(0, len(rows), AT_ONCE)])
-    shape = tuple(front(device.prepare(torch.zeros(1, 3, *reader_of(dl).size))).shape[1:])
+    with torch.inference_mode(), device.cast(precision): shape = tuple(front(device.prepare(torch.zeros(1, 3, *reader_of(dl).size))).shape[1:])
     found = open_rows(method_of(front, dl, **how), keys, fill, shape=shape, dtype='float32', words=f'features {"x".join(map(str, shape))}')
     return HeldRows(keys, fill(list(range(len(keys))))) if found is None else found
 
@@ -176,11 +177,12 @@ def feature_learner(
     model, device, loaders = learn.model.eval(), learn.use_device.device, []
     some = device.prepare(torch.rand(2, 3, *reader_of(learn.dls.train).size))
     front, rest = freezing(model, some)
-    front = fold_batchnorm(front, some)
     for dl in learn.dls.loaders:
-        with torch.set_grad_enabled(not dl.dataset.split_idx): how = dict(device=device, precision=device.precision_for(model), seed=seed)
-        seen = [features(front, dl, **how, view=o) for o in range(1 if strategy_of(dl) == 'none' else views)]
+        with torch.set_grad_enabled(not dl.dataset.split_idx): precision = device.precision_for(model)
+        still = narrow(fold_batchnorm(front, some), precision)
+        seen = [features(still, dl, device=device, precision=precision, seed=seed, view=o) for o in range(1 if strategy_of(dl) == 'none' else views)]
         loaders.append(FeatureDL(dl, seen, fa_collate([dl.dataset.tls[1][i] for i in range(dl.n)])))
+    if isinstance(rest, Head): device = replace(device, threads=1)  # one Linear is too little for two to share
     dls = DataLoaders(*loaders, path=learn.dls.path, device=learn.dls.device)
     dls.vocab = learn.dls.vocab
     same = {o: getattr(learn, o) for o in ('loss_func', 'opt_func', 'metrics', 'lr', 'wd', 'wd_bn_bias', 'moms')}
