@@ -1,0 +1,36 @@
+"A piece of work in a process of its own: nothing is warm, a crash stays there, and its peak memory is its own."
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+# The server imports the heavy packages once and runs nothing, so a new process starts at once and clean.
+FRESH = multiprocessing.get_context('forkserver')
+FRESH.set_forkserver_preload(['benchmarks.rows'])
+
+
+def alone(
+    work: Callable,  # of a module, so that it can be found again
+    *args,  # what can be pickled
+):  # what it returns; its errors are raised here too
+    "Do something in a fresh process"
+    start = multiprocessing.get_start_method()
+    with ProcessPoolExecutor(1, mp_context=FRESH, initializer=as_usual, initargs=(start,)) as pool:
+        return pool.submit(work, *args).result()
+
+
+def as_usual(
+    start: str,  # the start method of a user's program
+) -> None:
+    "From here on, a loader's workers start as they do elsewhere, and not by way of the server"
+    multiprocessing.set_start_method(start, force=True)
+
+
+def peak_memory() -> float:  # MiB
+    "The most memory that this process has held at once, pages of mapped files included"
+    status = Path('/proc/self/status')
+    # `ru_maxrss` would remember the process that this one was started from
+    if status.is_file(): return int(status.read_text().split('VmHWM:')[1].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
