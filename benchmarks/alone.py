@@ -1,5 +1,6 @@
 "A piece of work in a process of its own: nothing is warm, a crash stays there, and its peak memory is its own."
 import multiprocessing
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -17,14 +18,16 @@ def alone(
 ):  # what it returns; its errors are raised here too
     "Do something in a fresh process"
     start = multiprocessing.get_start_method()
-    with ProcessPoolExecutor(1, mp_context=FRESH, initializer=as_usual, initargs=(start,)) as pool:
+    with ProcessPoolExecutor(1, mp_context=FRESH, initializer=as_usual, initargs=(start, dict(os.environ))) as pool:
         return pool.submit(work, *args).result()
 
 
 def as_usual(
     start: str,  # the start method of a user's program
+    environment: dict[str, str],  # of the process that asks: the server keeps the one it was started with
 ) -> None:
-    "From here on, a loader's workers start as they do elsewhere, and not by way of the server"
+    "From here on, a loader's workers start as they do elsewhere, and the cache is where the asking process has it"
+    os.environ.update(environment)
     multiprocessing.set_start_method(start, force=True)
 
 

@@ -1,5 +1,6 @@
 "Plain fastai, as its documentation shows it (docs.fast.ai: vision.data, data.block, vision.augment, learner)."
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import nn
 from .load import Load
 from .measure import Stopwatch, seconds
 
-WORKERS = (0, 1, 2)  # tried, and the fastest taken
+WORKERS = tuple(sorted({0, 1, *range(2, min(17, os.cpu_count() + 1), 2)}))  # tried, and the fastest taken
 
 
 def face_loaders(

@@ -62,7 +62,8 @@ def features(
     nets = dict(hw4=learn.model, fastai=theirs.model)
     quality = 'accuracy: ' + ', '.join(f'{k} {hw4_side.accuracy_of(o, learn.dls.valid):.3f}' for k, o in nets.items())
     what = f'AlexNet {load.size(224, 224)}, {load.epochs} epochs, strategy {strategy}' + f', {views} views' * (views > 1)
-    note = f'{tried}; {said_weights(load.weights(ARCH))}'
+    varied = '; augmented by whole_face in fixed views on the one side, by aug_transforms() anew each epoch on the other' * (strategy != 'none')
+    note = f'{tried}{varied}; the frozen dropout of AlexNet is off in hw4 and on in fastai; {said_weights(load.weights(ARCH))}'
     common = dict(above='fastai', below='hw4', quality=quality, note=note)
     return [Result(f'features_{strategy}', f'{what}, from cold caches to final accuracy', TARGETS[strategy],
                    {'hw4': [*cold, took], 'fastai': [usual]}, **common),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbformat
 
+from .machine import machine, short_name
 from .results import Result, read, table
 
 RESULTS, INDEX = Path(__file__).parent/'results', Path(__file__).parents[1]/'nbs'/'index.ipynb'
@@ -16,8 +17,8 @@ def figures(results: list[Result]) -> str:  # Markdown
 
 
 def newest() -> Path:  # JSON
-    "The results of the latest date"
-    return max(RESULTS.glob('????-??-??-*.json'))
+    "This machine's results of the latest date"
+    return max(RESULTS.glob(f'????-??-??-{short_name(machine())}.json'))
 
 
 def with_figures(
