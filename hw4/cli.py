@@ -78,6 +78,7 @@ def run(
     seeds: Annotated[int, typer.Option(min=1, help='Runs a side, each with its own seed')] = 1,
     views: Annotated[Optional[int], typer.Option(min=1, help='Fixed views of each training image, one an epoch in turn (default: a new one each epoch)')] = None,
     device: DeviceName = 'auto',
+    precision: Annotated[Optional[str], typer.Option(help="float32 or bfloat16, recorded with the run (default: what is faster here)")] = None,
     plain: Annotated[bool, typer.Option('--plain', help='As fastai alone would train: float32, its own memory format and optimisers, no features kept')] = False,
     compiled: Annotated[bool, typer.Option('--compiled', help='Let PyTorch compile the nets first (needs a C++ compiler; for long runs)')] = False,
     store: Store = None,
@@ -91,8 +92,8 @@ def run(
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, ask, question
     from hw4.study.records import store_path
-    chosen, used = [question(o) for o in (QUESTIONS if questions == ['all'] else questions)], best_device(device.lower(), plain=plain, compiled=compiled)
-    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views)
+    chosen, used = [question(o) for o in (QUESTIONS if questions == ['all'] else questions)], best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
+    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views, precision=precision)
     asked = {o.name: dict(path={'portraits': portraits, 'scenes': scenes}[o.dataset], **how) for o in chosen}
     for words in dict.fromkeys(whereabouts(o.dataset, asked[o.name]['path'])[1] for o in chosen): print(words)
     rows = plans(asked)

@@ -4,13 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fastai.callback.core import Callback
+from fasttransform import Transform
 
 from hw4.data.celeba import portraits
 from hw4.data.contents import hash_files
 from hw4.data.images import image_dls
 from hw4.data.synth import portraits_twin, scenes_twin
 from hw4.learn.device import best_device
-from hw4.learn.features import digest, feature_learner, features
+from hw4.learn import features as room
+from hw4.learn.features import NoRoom, Still, feature_learner, features
 from hw4.learn.freezing import freezing
 from hw4.learn.transfer import clas_learner
 from hw4.study.build import build_dls, build_learner
@@ -94,25 +97,23 @@ def watched(learn):
     front, _ = freezing(learn.model.eval(), torch.rand(2, 3, 48, 32))
     looks, forward = [], front.forward
     front.forward = lambda x: looks.extend([len(x)] * (len(x) > 1)) or forward(x)  # a single image is only asked for its shape
-    return front, looks
+    return Still(front, DEVICE), looks
 
 
 def test_features_are_found_again_by_what_decides_them(faces, body):
     dls = image_dls(faces, size=(48, 32), augment='whole_face', bs=8, device='cpu')
     learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
-    front, looks = watched(learn)
-    def looked(**kwargs):
-        before = len(looks)
-        kept = features(front, kwargs.pop('dl', dls.train), device=DEVICE, **kwargs)
-        return kept, len(looks) - before
-    first, n = looked(seed=0, view=0)
+    def looked(dl=dls.train, **kwargs):
+        still, looks = watched(learn)
+        return features(still, dl, **kwargs), len(looks)
+    first, n = looked()
     assert n == 1                                           # 60 images, 64 at once
-    assert looked(seed=0, view=0)[1] == 0
-    assert looked(seed=0, view=1)[1] == 1 and looked(seed=1, view=0)[1] == 1
-    assert looked(dl=dls.valid)[1] == 1 and looked(dl=dls.valid, view=5)[1] == 0       # validation has one view
+    assert looked()[1] == 0
+    assert looked(views=2)[1] == 1 and looked(views=2)[1] == 0 and looked(seed=1)[1] == 1
+    assert looked(dl=dls.valid)[1] == 1 and looked(dl=dls.valid, seed=5)[1] == 0       # validation is not varied
     torch.nn.init.constant_(next(learn.model.body.parameters()), .1)
-    other, n = looked(seed=0, view=0)
-    keys = hash_files(dls.train.items)
+    other, n = looked()
+    keys = [f'{o}-0' for o in hash_files(dls.train.items)]
     assert n == 1 and np.abs(first.take(keys) - other.take(keys)).max() > 0            # another body, other features
 
 
@@ -123,8 +124,8 @@ def test_a_new_image_costs_one_look(faces, body, tmp_path):
     def seen():
         dls = image_dls(own, size=(48, 32), bs=8, device='cpu')
         learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
-        front, looks = watched(learn)
-        features(front, dls.train, device=DEVICE)
+        still, looks = watched(learn)
+        features(still, dls.train)
         return len(looks)
     assert (seen(), seen()) == (1, 0)
     file = next((own/'train').rglob('*.jpg'))
@@ -137,10 +138,10 @@ def test_frozen_dropout_and_batchnorm_are_off_for_features(faces, body):
     dls = image_dls(faces, size=(48, 32), bs=8, device='cpu')
     learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
     learn.model.train()
-    before = digest(learn.model.body)
+    before = Still(learn.model.body, DEVICE).digest
     quick = feature_learner(learn)
     with quick.no_bar(), quick.no_logging(): quick.fit(2, 1e-2)
-    assert digest(learn.model.body) == before
+    assert Still(learn.model.body, DEVICE).digest == before
     with learn.no_bar(), learn.no_logging(): assert np.allclose(quick.validate(), learn.validate(), atol=1e-4)
 
 
@@ -149,3 +150,50 @@ def test_frozen_bfloat16_agrees_with_the_usual_training_in_bfloat16(faces, body)
     spec = replace(spec, precision='bfloat16')
     ends = [train(spec, layout, device=o, checkpoint=Checkpoint(None), watch=False)[2] for o in (device, replace(device, features_once=False))]
     assert np.allclose(*ends, atol=2e-2)                    # eight bits of mantissa: the batches differ, so the last bits do
+
+
+def test_what_does_not_fit_is_trained_as_usual(faces, body, monkeypatch, capsys):
+    monkeypatch.setenv('HW4_CACHE_GB', '0')
+    monkeypatch.setattr(room, 'HELD', 100)
+    spec, layout = small(**FROZEN, weights=body), portraits(faces)
+    learn, _, history = train(spec, layout, device=DEVICE, checkpoint=Checkpoint(None), watch=False)
+    assert len(history) == 3 and 'training on the images instead' in capsys.readouterr().out
+    with pytest.raises(NoRoom, match='HW4_CACHE_GB'): feature_learner(learn)
+
+
+class Stop(Callback):
+    "Stands for a kill after some epochs"
+    order = 90
+    def __init__(self, n): self.n = n
+    def after_epoch(self):
+        if self.epoch + 1 == self.n: raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('first, then', [(True, False), (False, True), (True, True)])
+def test_a_killed_stage_goes_on_in_the_way_it_began(first, then, faces, body, tmp_path):
+    "Whatever the device of the second try would do"
+    spec, layout, file = small(**dict(FROZEN, augment='whole_face', views=2), weights=body), portraits(faces), tmp_path/'checkpoint.pt'
+    ways = {o: replace(DEVICE, features_once=o) for o in (True, False)}
+    whole = train(spec, layout, device=ways[first], checkpoint=Checkpoint(None), watch=False)[2]
+    with pytest.raises(KeyboardInterrupt): train(spec, layout, device=ways[first], checkpoint=Checkpoint(file), watch=[Stop(2)])
+    resumed = train(spec, layout, device=ways[then], checkpoint=Checkpoint(file), watch=False)[2]
+    assert np.allclose(whole, resumed, atol=1e-6)
+
+
+def test_predictions_of_a_learner_of_features(faces, body):
+    dls = image_dls(faces, size=(48, 32), bs=8, device='cpu')
+    learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
+    quick = feature_learner(learn)
+    for a, b in zip(quick.get_preds(), learn.get_preds()): assert np.allclose(a, b, atol=1e-4)
+    x, y = quick.get_preds(ds_idx=0)
+    assert len(x) == 60 and y.tolist() == [int(o[1]) for o in dls.train_ds]
+
+
+def test_what_features_cannot_stand_in_for_is_refused(faces, body):
+    dls = image_dls(faces, size=(48, 32), bs=8, device='cpu')
+    learn = clas_learner(dls, 'resnet18', regime='feature_extract', weights=body, device=DEVICE)
+    learn.add_cb(Stop(1))
+    with pytest.raises(ValueError, match='Stop would not see the training'): feature_learner(learn)
+    dls.valid.after_item.add(Transform(lambda o: o))
+    learn.remove_cb(Stop)
+    with pytest.raises(ValueError, match='without item transforms'): feature_learner(learn)

@@ -81,29 +81,31 @@ def sample(
     points = frame_points(theta.to(x.device), x.shape[-2:]).to(x.dtype)
     return F.grid_sample(x, points, mode=mode, padding_mode=padding, align_corners=False)
 
-# %% ../../nbs/data/04a_frames.ipynb #5ed29ae3
+# %% ../../nbs/data/04a_frames.ipynb #997a10aa
 def in_pixels(
-    theta: np.ndarray,  # (2, 3) float64, from frame to source, both -1 to 1
+    theta: np.ndarray,  # (n, 2, 3) float64, from frame to source, both -1 to 1
     size: tuple[int, int],  # (h, w) of frame and source in pixels
-) -> np.ndarray:  # (2, 3) float64, from a frame's (x, y) to the source's, both counted in pixels from the middle of the first
-    "A map as OpenCV wants it"
+) -> np.ndarray:  # (n, 2, 3) float64, from a frame's (x, y) to the source's, both counted in pixels from the middle of the first
+    "Maps as OpenCV wants them"
     h, w = size
     pixel = np.array([[w / 2, 0, w / 2 - .5], [0, h / 2, h / 2 - .5], [0, 0, 1]])
-    return pixel[:2] @ np.vstack([theta, [0, 0, 1]]) @ np.linalg.inv(pixel)
+    square = np.concatenate([theta, np.tile([[[0., 0, 1]]], (len(theta), 1, 1))], 1)
+    return pixel[:2] @ square @ np.linalg.inv(pixel)
 
-# %% ../../nbs/data/04a_frames.ipynb #81fac48f
+# %% ../../nbs/data/04a_frames.ipynb #96b0b031
 def warp_one(
     x: np.ndarray,  # (h, w) or (h, w, 3) uint8
-    theta: np.ndarray,  # (2, 3) float64 map from frame to source
+    to_source: np.ndarray,  # (2, 3) float64 map in pixels
     *,
+    turned: bool | None = None,  # False: the frame is the source; True: mirrored; None: anything else
     outside: int | None = None,  # 0-255, what is there beyond the source, for ids; None: the mirror image, for pictures
     out: np.ndarray | None = None,  # where to put it; None: a new array
 ) -> np.ndarray:  # of the same shape
     "An image of bytes, or a mask of ids, as seen through its frame"
-    if np.array_equal(np.abs(theta), np.eye(2, 3)) and theta[1, 1] > 0: return cv2.copyTo(x, None, out) if theta[0, 0] > 0 else cv2.flip(x, 1, out)
+    if turned is not None: return cv2.flip(x, 1, out) if turned else cv2.copyTo(x, None, out)
     how = cv2.INTER_LINEAR if outside is None else cv2.INTER_NEAREST
     border = dict(borderMode=cv2.BORDER_REFLECT) if outside is None else dict(borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
-    return cv2.warpAffine(x, in_pixels(theta, x.shape[:2]), x.shape[1::-1], out, flags=how | cv2.WARP_INVERSE_MAP, **border)
+    return cv2.warpAffine(x, to_source, x.shape[1::-1], out, flags=how | cv2.WARP_INVERSE_MAP, **border)
 
 # %% ../../nbs/data/04a_frames.ipynb #208ee946
 def each(
@@ -111,11 +113,14 @@ def each(
     n: int,  # how many
 ) -> None:
     "Do something for each image of a batch, on as many threads as torch uses"
-    threads = min(torch.get_num_threads(), n)
+    threads, own = min(torch.get_num_threads(), n), cv2.getNumThreads()
     def share(first):
         for i in range(first, n, threads): f(i)
-    if threads < 2: return share(0) if n else None
-    with ThreadPoolExecutor(threads) as pool: list(pool.map(share, range(threads)))
+    cv2.setNumThreads(1)  # the images are shared out, so OpenCV need not cut up each
+    try:
+        if threads < 2: return share(0) if n else None
+        with ThreadPoolExecutor(threads) as pool: list(pool.map(share, range(threads)))
+    finally: cv2.setNumThreads(own)
 
 # %% ../../nbs/data/04a_frames.ipynb #040cf367
 def warp(
@@ -127,8 +132,12 @@ def warp(
 ) -> np.ndarray:  # of the shape of `x`, uint8, or float32 with a table
     "A batch of bytes as seen through its frames"
     maps, out = theta.double().cpu().numpy(), np.empty(x.shape, np.uint8 if table is None else np.float32)
+    # what is only flipped is not resampled: its pixels change places, exactly
+    only_flipped = (np.abs(maps) == np.eye(2, 3)).all((1, 2)) & (maps[:, 1, 1] > 0)
+    turned, pixels = [bool(m[0, 0] < 0) if o else None for m, o in zip(maps, only_flipped)], in_pixels(maps, x.shape[1:3])
     def one(i):
-        if table is None: return warp_one(x[i], maps[i], outside=outside, out=out[i])
-        cv2.LUT(warp_one(x[i], maps[i], outside=outside), table[i:i + 1], out[i])
+        how = dict(turned=turned[i], outside=outside)
+        if table is None: return warp_one(x[i], pixels[i], **how, out=out[i])
+        cv2.LUT(warp_one(x[i], pixels[i], **how), table[i:i + 1], out[i])
     each(one, len(x))
     return out

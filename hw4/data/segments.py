@@ -62,7 +62,7 @@ def drop(
 ):
     "Remove a segment; whoever has it open keeps it until it is closed"
     for ending in ('.index', '.rows', '.part'):
-        with suppress(FileNotFoundError, PermissionError): stem.with_suffix(ending).unlink()  # Windows holds on to what is open
+        with suppress(OSError): stem.with_suffix(ending).unlink()  # Windows holds on to what is open; a folder may be read-only
 
 # %% ../../nbs/data/03a_segments.ipynb #0a97045d
 def make_room(
@@ -104,6 +104,9 @@ def write_segment(
             file.write(zlib.crc32(body.getvalue()).to_bytes(4, 'little') + body.getvalue())
             _sync(file)
         os.replace(stem.with_suffix('.part'), stem.with_suffix('.index'))
+    except BaseException:
+        drop(stem)  # rows without an index, too
+        raise
     finally: stem.with_suffix('.part').unlink(missing_ok=True)
 
 # %% ../../nbs/data/03a_segments.ipynb #c18a6d62

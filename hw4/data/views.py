@@ -26,10 +26,10 @@ def view_numbers(
     hashes: list[str],  # content hash of each image, 16 hex digits
     *,
     seed: int,  # of the run, 0 or more
-    view: int,  # which view, 0 or more
+    view: int | list[int],  # which view, 0 or more; a list: one for each image
 ) -> torch.Tensor:  # (n, 11) float32, 0 to 1 without 1
     "The numbers that a strategy draws a view of each image from"
     state = np.array([int(o, 16) for o in hashes], np.uint64)
-    for o in (seed, view): state = mix(state ^ mix(np.array([o], np.uint64)))
+    for o in (seed, view): state = mix(state ^ mix(np.array(o, np.uint64, ndmin=1)))
     bits = mix(state[:, None] + mix(np.arange(N_NUMBERS, dtype=np.uint64)))
     return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) / np.float32(2**24))  # a float32 holds 24 bits

@@ -122,7 +122,7 @@ def best_device(
     name: str = 'auto',  # 'cpu', 'cuda', 'cuda:1', 'mps', or 'auto': a GPU if there is one
     precision: str = 'auto',  # 'float32', 'bfloat16', or 'auto': what is faster here
     *,
-    plain: bool = False,  # as fastai would run it: float32, its own memory format and optimizers, nothing kept or compiled
+    plain: bool = False,  # as fastai would run it: float32, its own memory format and optimizers, no features kept, nothing compiled
     compiled: bool = False,  # compile the nets
 ) -> Device:  # fit for `UseDevice`
     "The device to use, with what it does best"

@@ -19,12 +19,12 @@ def fold_into(
     norm: nn.BatchNorm2d,  # in evaluation mode, what reads the convolution
 ) -> nn.Module:  # what is left to do after the convolution: nothing, or the activation of the norm
     "Let a convolution do what the BatchNorm behind it does"
-    gain, shift = (None if o is None else o.double() for o in (norm.weight, norm.bias))
-    scale = (norm.running_var.double() + norm.eps).rsqrt() * (1. if gain is None else gain)
-    bias = torch.zeros_like(scale) if conv.bias is None else conv.bias.double()
-    bias = (bias - norm.running_mean.double()) * scale + (0. if shift is None else shift)
-    conv.weight = nn.Parameter((conv.weight.double() * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+    # not every device has float64
+    weight, bias, mean, var, gain, shift = (None if o is None else o.detach().cpu().double() for o in (
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    scale = (var + norm.eps).rsqrt() * (1. if gain is None else gain)
+    bias = ((0. if bias is None else bias) - mean) * scale + (0. if shift is None else shift)
+    conv.weight, conv.bias = (nn.Parameter(o.to(conv.weight), requires_grad=False) for o in (weight * scale.view(-1, 1, 1, 1), bias))
     return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
 
 # %% ../../nbs/learn/02b_fold.ipynb #c88f39ce

@@ -9,6 +9,7 @@ __all__ = ['Head', 'Reached', 'Front', 'late_part', 'freezing']
 from copy import deepcopy
 import torch
 from torch import nn
+from .fold import fold_batchnorm
 from .transfer import group_params
 
 # %% ../../nbs/learn/03a_freezing.ipynb #d10efc0a
@@ -28,28 +29,28 @@ class Head(nn.Module):
         "The modules of the one parameter group"
         return [[self.head]]
 
-# %% ../../nbs/learn/03a_freezing.ipynb #6cbc79bf
+# %% ../../nbs/learn/03a_freezing.ipynb #005aa536
 class Reached(Exception):
-    "The block at which a net is cut has been reached"
+    "The block at which a net is cut has been reached, with what it was given"
 
-# %% ../../nbs/learn/03a_freezing.ipynb #f4d787a6
+# %% ../../nbs/learn/03a_freezing.ipynb #e3d340c4
 class Front(nn.Module):
     "A net up to the first block of its late half"
     def __init__(
         self,
-        model: nn.Module,  # has `norm` and `halves`
+        net: nn.Module,  # the whole net, or a folded copy
+        early: list[str],  # names of what stands still in it
+        block: str,  # name of the first block that does not
     ):
         super().__init__()
-        self.parts, self.net = nn.ModuleList([model.norm, *model.halves[0]]), (model, model.halves[1][0])  # a tuple, so that the rest is no part
+        self.parts, self.net = nn.ModuleList(map(net.get_submodule, early)), (net, net.get_submodule(block))  # a tuple, so that the rest is no part
 
     def forward(self, x):
-        model, block = self.net
-        def stop(module, args):
-            x.reached = args[0]
-            raise Reached
-        hook, x = block.register_forward_pre_hook(stop), x.as_subclass(torch.Tensor)
-        try: model(x)
-        except Reached: return x.reached
+        net, block = self.net
+        def stop(module, args): raise Reached(args[0])
+        hook = block.register_forward_pre_hook(stop)
+        try: net(x.as_subclass(torch.Tensor))
+        except Reached as o: return o.args[0]
         finally: hook.remove()
 
 # %% ../../nbs/learn/03a_freezing.ipynb #95543cba
@@ -60,15 +61,17 @@ def late_part(
     kept = {id(o): o for o in (*model.halves[1], model.head)}
     return deepcopy(model, kept | {id(o): nn.Identity() for o in (model.norm, *model.halves[0])})
 
-# %% ../../nbs/learn/03a_freezing.ipynb #861e8b4f
+# %% ../../nbs/learn/03a_freezing.ipynb #211f9381
 def freezing(
-    model: nn.Module,  # a `Classifier`
+    model: nn.Module,  # a `Classifier` in evaluation mode
     x: torch.Tensor,  # some images, to try it on
-) -> tuple[nn.Module, nn.Module]:  # the front, and what is trained; the one after the other is the net
+) -> tuple[nn.Module, nn.Module]:  # the front, a copy with its BatchNorm folded, and what is trained, in place; the one after the other is the net
     "Cut a net where its frozen part ends"
     early, late, _ = [not any(p.requires_grad for p in group) for group in group_params(model)]
     if not early: raise ValueError('nothing is frozen, so no features stand still: freeze() the learner, or freeze_to(1), first')
-    front, rest = (nn.Sequential(model.norm, model.body), Head(model)) if late else (Front(model), late_part(model))
-    with torch.no_grad(): same = torch.allclose(rest(front(x)), model(x), rtol=1e-3, atol=1e-4)
+    still, names = fold_batchnorm(model, x), {o: k for k, o in model.named_modules()}
+    if late: front, rest = nn.Sequential(still.norm, still.body), Head(model)
+    else: front, rest = Front(still, [names[o] for o in (model.norm, *model.halves[0])], names[model.halves[1][0]]), late_part(model)
+    with torch.no_grad(): same = torch.allclose(rest(front(x)), model(x), rtol=1e-3, atol=1e-3)
     if same: return front, rest
     raise ValueError(f'{model.arch} has paths around the end of its frozen part: train it as usual, or freeze all but the head')

@@ -108,8 +108,13 @@ class Checkpoint(EachEpoch):
         "Bring `learn` to where the run was killed"
         if not self.state: return 0
         self.rows, self.seconds = self.state['rows'], self.state['seconds']
-        learn.model.load_state_dict(learn.model.state_dict() | self.state['model'])  # of a head that was trained by itself there is nothing else
+        learn.model.load_state_dict(learn.model.state_dict() | self.state['model'])  # of a net that was trained on features, only what was trained is there
         return len(self.rows)
+
+    @property
+    def head_alone(self) -> bool:
+        "Whether what was killed was training a head by itself, on features"
+        return bool(self.state) and all(k.startswith('head.') for k in self.state['model'])
 
     def restore_opt(self,
         learn: Learner,  # restored, and frozen as it was: `freeze` and `unfreeze` clear what the optimiser knows

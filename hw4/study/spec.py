@@ -100,7 +100,8 @@ def _validate(
     for name in ('epochs', 'bs', 'lr', 'spread'):
         if not getattr(spec, name) > 0: raise ValueError(f'{name}={getattr(spec, name)!r}: expected a number above 0')
     if spec.views is not None and spec.augment == 'none': raise ValueError(f"views={spec.views} with augment='none': there is one view, leave views out")
-    if spec.views is not None and spec.views < 1: raise ValueError(f'views={spec.views}: expected at least 1, or None for a new one each epoch')
+    if spec.views is not None and (spec.views != int(spec.views) or spec.views < 1):
+        raise ValueError(f'views={spec.views!r}: expected a whole number above 0, or None for a new one each epoch')
     for name in ('epochs', 'freeze_epochs', 'bs'):
         if (n := getattr(spec, name)) < 0 or n != int(n): raise ValueError(f'{name}={n!r}: expected a whole number, not below 0')
     if len(spec.size) != 2 or min(spec.size) < 16 or max(spec.size) > 4096:

@@ -14,7 +14,7 @@ from fastai.callback.training import SkipToEpoch
 from fastcore.imports import in_notebook
 from ..data.layouts import Layout
 from ..learn.device import Device
-from ..learn.features import FixedViews, feature_learner
+from ..learn.features import FixedViews, NoRoom, feature_learner
 from .build import build_dls, build_learner
 from .checkpoint import Checkpoint, EpochLines, EpochSeed, seed_everything
 from .spec import Spec, title
@@ -45,18 +45,21 @@ def views_of(
     "How many views of each training image a stage shows"
     return 1 if spec.augment == 'none' else min(spec.views or epochs, epochs)
 
-# %% ../../nbs/study/01g_train.ipynb #f5b4b77b
+# %% ../../nbs/study/01g_train.ipynb #c3139fa6
 def stage_learner(
     learn: Learner,  # from `build_learner`, frozen as the stage says
     spec: Spec,
     *,
     epochs: int,  # of this stage
-    head_only: bool,  # of this stage
     seed: int,
-) -> Learner:  # `learn`, or a learner of its head
-    "Who trains a stage"
-    if not head_only or not keeps_features(spec, learn.use_device.device): return learn
-    return feature_learner(learn, views=views_of(spec, epochs), seed=seed)
+    resumed: bool,  # it has trained before, on features
+) -> Learner:  # of what is trained, on features; `learn` itself where they do not fit
+    "Who trains a stage in which the head alone is trained"
+    try: return feature_learner(learn, views=views_of(spec, epochs), seed=seed)
+    except NoRoom as e:
+        if resumed: raise
+        print(f'{e}; training on the images instead')
+        return learn
 
 # %% ../../nbs/study/01g_train.ipynb #ef91270e
 def fit(
@@ -73,13 +76,15 @@ def fit(
     for epochs, head_only in stages(spec):
         if spec.freeze_epochs: learn.freeze() if head_only else learn.unfreeze()
         if done < offset + epochs:
-            who = stage_learner(learn, spec, epochs=epochs, head_only=head_only, seed=seed)
-            who.checkpoint, skip = checkpoint, [SkipToEpoch(done - offset)]*(done > offset)
-            if skip: checkpoint.restore_opt(who)
-            own = [EpochSeed(seed, offset), FixedViews(seed, spec.views, offset=offset), checkpoint, *skip, *cbs]
+            resumed = done > offset
+            once = head_only and (checkpoint.head_alone if resumed else keeps_features(spec, learn.use_device.device))
+            who = stage_learner(learn, spec, epochs=epochs, seed=seed, resumed=resumed) if once else learn
+            who.checkpoint, skip = checkpoint, [SkipToEpoch(done - offset)]*resumed
+            if resumed: checkpoint.restore_opt(who)
+            views = [FixedViews(seed, spec.views, offset=offset)]*(who is learn)
             with ExitStack() as stack:
                 for o in (who.no_bar, who.no_logging) if quiet else (): stack.enter_context(o())
-                getattr(who, FITS[spec.schedule])(epochs, lr, cbs=own)
+                getattr(who, FITS[spec.schedule])(epochs, lr, cbs=[EpochSeed(seed, offset), *views, checkpoint, *skip, *cbs])
         offset += epochs
     return pd.DataFrame(checkpoint.rows)
 
