@@ -6,6 +6,8 @@
 __all__ = ['reader_of', 'fits', 'PixelDL', 'on_device']
 
 # %% ../../nbs/data/05c_loader.ipynb #38e2a21c
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 import torch
@@ -13,6 +15,7 @@ from fastai.data.core import TfmdDL
 from fastai.data.load import fa_collate
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorImage
+from fastcore.basics import chunked
 from .contents import hash_file
 from .views import view_numbers
 
@@ -63,10 +66,15 @@ class PixelDL(TfmdDL):
         self.passed = True  # a loader that is gone through once, as for predictions, need not keep anything
 
     def create_batches(self, samps):
-        if not self.reader: yield from super().create_batches(samps)
-        samps = iter(samps if self.reader else ())
-        while rows := list(islice(samps, self.bs)):
-            if len(rows) == self.bs or not self.drop_last: yield self.take(rows)
+        if not self.reader:
+            yield from super().create_batches(samps)
+            return
+        chunks = chunked(samps, self.bs, self.drop_last)
+        with ThreadPoolExecutor(1) as pool:
+            ahead = deque(pool.submit(self.take, o) for o in islice(chunks, 1))
+            while ahead:
+                ahead.extend(pool.submit(self.take, o) for o in islice(chunks, 1))  # read while this batch is varied and trained on
+                yield ahead.popleft().result()
 
     def take(
         self,

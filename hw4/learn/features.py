@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'AT_ONCE', 'HELD', 'Still', 'strategy_of', 'method_of', 'look', 'HeldRows', 'NoRoom', 'features', 'FeatureDL',
-           'FixedViews', 'can_stand_in', 'feature_learner', 'feature_dl']
+           'FixedViews', 'can_stand_in', 'stills', 'feature_learner']
 
 # %% ../../nbs/learn/04_features.ipynb #e16ba9f0
 import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -165,7 +164,7 @@ class FeatureDL(DataLoader):
         super().__init__(range(dl.n), **dict(bs=dl.bs, shuffle=dl.shuffle, drop_last=dl.drop_last, device=dl.device) | kwargs)
         self.source, self.rows, self.views, self.targets, self.view = dl, rows, views, targets, 0
         self.items = dl.dataset.tls[0].items
-        self.hashes = hash_files(self.items)
+        self.hashes, self.held = hash_files(self.items), None
 
     def new(self, dataset=None, cls=None, **kwargs):
         return FeatureDL(self.source, self.rows, views=self.views, targets=self.targets, **kwargs)
@@ -182,7 +181,22 @@ class FeatureDL(DataLoader):
         samps = iter(samps)
         while rows := list(islice(samps, self.bs)):
             if len(rows) < self.bs and self.drop_last: return
-            yield torch.from_numpy(self.rows.take([f'{self.hashes[i]}-{self.view}' for i in rows])), self.targets[rows]
+            yield self.vectors(rows), self.targets[rows]
+
+    def before_iter(self):
+        super().before_iter()
+        if self.held is None and self.views * self.n * self.vectors([0]).nbytes < HELD:
+            self.held = torch.cat([self.vectors(range(self.n), o) for o in range(self.views)])
+
+    def vectors(
+        self,
+        rows: list[int],  # positions in the loader's items
+        view: int | None = None,  # which view of each; None: the one that is shown now
+    ) -> torch.Tensor:  # (n, *shape) float32
+        "Features, from memory if all fit there"
+        view = self.view if view is None else view
+        if self.held is not None: return self.held[torch.tensor(rows) + view * self.n]
+        return torch.from_numpy(self.rows.take([f'{self.hashes[i]}-{view}' for i in rows]))
 
 # %% ../../nbs/learn/04_features.ipynb #a03cd209
 class FixedViews(Callback):
@@ -212,6 +226,19 @@ def can_stand_in(
     own = [type(o).__name__ for o in learn.cbs if type(o) not in usual]
     if own: raise ValueError(f'the callbacks {", ".join(own)} would not see the training: give them to the fit of the new learner instead')
 
+# %% ../../nbs/learn/04_features.ipynb #0b7b7832
+def stills(
+    front: nn.Module,  # from `freezing`
+    model: nn.Module,  # the whole net
+    device: Device,
+) -> list[Still]:  # for training images, and for validation images: the same, if both are looked at in one precision
+    "A front as the usual training would run it"
+    precisions = []
+    for train in (True, False):
+        with torch.set_grad_enabled(train): precisions.append(device.precision_for(model))
+    made = {o: Still(narrow(front, o), device, o) for o in set(precisions)}
+    return [made[o] for o in precisions]
+
 # %% ../../nbs/learn/04_features.ipynb #a478f8ef
 def feature_learner(
     learn: Learner,  # from `clas_learner`, frozen up to its head or by freeze_to(1); what is not frozen is trained in place
@@ -224,24 +251,12 @@ def feature_learner(
     if views < 1: raise ValueError(f'views={views}: expected at least 1')
     model, device = learn.model.eval(), learn.use_device.device
     front, rest = freezing(model, device.prepare(torch.rand(2, 3, *reader_of(learn.dls.train).size)))
-    loaders = [feature_dl(dl, front, model, device, views=views, seed=seed) for dl in learn.dls.loaders]
+    loaders = []
+    for dl, still in zip(learn.dls.loaders, stills(front, model, device)):
+        n, targets = 1 if strategy_of(dl) == 'none' else views, fa_collate([dl.dataset.tls[1][i] for i in range(dl.n)])
+        loaders.append(FeatureDL(dl, features(still, dl, views=n, seed=seed), views=n, targets=targets.as_subclass(torch.Tensor)))
     dls = DataLoaders(*loaders, path=learn.dls.path, device=learn.dls.device)
     dls.vocab = learn.dls.vocab
     if isinstance(rest, Head): device = replace(device, threads=1, compiled=False)  # one Linear is too little to be shared, or compiled
     same = {o: getattr(learn, o) for o in ('loss_func', 'opt_func', 'metrics', 'lr', 'wd', 'wd_bn_bias', 'moms')}
     return make_learner(dls, rest, device=device, bn_stats=learn.frozen_eval.bn_stats, cbs=FixedViews(seed, views), **same)
-
-# %% ../../nbs/learn/04_features.ipynb #12485ce0
-def feature_dl(
-    dl: PixelDL,
-    front: nn.Module,  # from `freezing`
-    model: nn.Module,  # the whole net
-    device: Device,
-    *,
-    views: int,  # of each image, if the loader varies them
-    seed: int,  # of the views
-) -> FeatureDL:
-    "The features of a loader's images, with its targets"
-    with torch.set_grad_enabled(dl.dataset.split_idx == 0): precision = device.precision_for(model)  # as in the usual training
-    still, n = Still(narrow(deepcopy(front), precision), device, precision), 1 if strategy_of(dl) == 'none' else views
-    return FeatureDL(dl, features(still, dl, views=n, seed=seed), views=n, targets=fa_collate([dl.dataset.tls[1][i] for i in range(dl.n)]))

@@ -68,7 +68,6 @@ def fold_batchnorm(
 ) -> nn.Module:  # a copy in evaluation mode that says the same; it is not for training
     "A copy of a net whose BatchNorm is done by the convolutions before it, where that can be"
     plain = copy.deepcopy(model).eval().requires_grad_(False)
-    if not any(isinstance(o, nn.BatchNorm2d) for o in plain.modules()): return plain
     folded = copy.deepcopy(plain)
     for conv, norm in conv_norm_pairs(plain, x):
         folded.set_submodule(norm, fold_into(folded.get_submodule(conv), folded.get_submodule(norm)))
@@ -76,10 +75,10 @@ def fold_batchnorm(
 
 # %% ../../nbs/learn/02b_fold.ipynb #b3b021cc
 def narrow(
-    model: nn.Module,  # changed in place; it is not for training
-    precision: str,  # 'float32': nothing is done; or 'bfloat16', the precision of the autocast it will run under
-) -> nn.Module:  # the same
+    model: nn.Module,  # not changed
+    precision: str,  # of the autocast it will run under: 'bfloat16', or 'float32', for which there is nothing to do
+) -> nn.Module:  # a copy that is not for training, or `model` itself
     "Cast the weights of convolutions and linear layers as autocast would at every batch"
-    for o in model.modules():
-        if precision == 'bfloat16' and isinstance(o, (nn.Conv2d, nn.Linear)): o.to(torch.bfloat16)
-    return model
+    if precision == 'float32': return model
+    cast = {id(p): p.to(torch.bfloat16) for o in model.modules() if isinstance(o, (nn.Conv2d, nn.Linear)) for p in o.parameters(recurse=False)}
+    return copy.deepcopy(model, {k: nn.Parameter(p, requires_grad=False) for k, p in cast.items()})

@@ -65,13 +65,14 @@ def late_part(
 def freezing(
     model: nn.Module,  # a `Classifier` in evaluation mode
     x: torch.Tensor,  # some images, to try it on
-) -> tuple[nn.Module, nn.Module]:  # the front, a copy with its BatchNorm folded, and what is trained, in place; the one after the other is the net
+) -> tuple[nn.Module, nn.Module]:  # the front, with its BatchNorm folded, and what is trained, in place; the one after the other is the net
     "Cut a net where its frozen part ends"
     early, late, _ = [not any(p.requires_grad for p in group) for group in group_params(model)]
     if not early: raise ValueError('nothing is frozen, so no features stand still: freeze() the learner, or freeze_to(1), first')
-    still, names = fold_batchnorm(model, x), {o: k for k, o in model.named_modules()}
-    if late: front, rest = nn.Sequential(still.norm, still.body), Head(model)
-    else: front, rest = Front(still, [names[o] for o in (model.norm, *model.halves[0])], names[model.halves[1][0]]), late_part(model)
+    still = fold_batchnorm(model, x) if any(isinstance(o, nn.BatchNorm2d) for o in model.modules()) else model
+    names = {o: k for k, o in model.named_modules()}
+    if late: return nn.Sequential(still.norm, still.body), Head(model)
+    front, rest = Front(still, [names[o] for o in (model.norm, *model.halves[0])], names[model.halves[1][0]]), late_part(model)
     with torch.no_grad(): same = torch.allclose(rest(front(x)), model(x), rtol=1e-3, atol=1e-3)
     if same: return front, rest
     raise ValueError(f'{model.arch} has paths around the end of its frozen part: train it as usual, or freeze all but the head')

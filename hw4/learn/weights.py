@@ -8,8 +8,10 @@ __all__ = ['PACKAGES', 'PATIENCE', 'LITE_TOP', 'LITE_PLAIN', 'LITE_EXPANDING', '
            'lite_to_timm']
 
 # %% ../../nbs/learn/00b_weights.ipynb #f6eddd46
+import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,6 +25,7 @@ from safetensors.torch import load_file
 from timm import get_pretrained_cfg, is_model
 from torch.hub import HASH_REGEX, download_url_to_file, get_dir
 from torchvision import models
+from ..data.contents import changed_just_now, state as file_state
 
 # %% ../../nbs/learn/00b_weights.ipynb #20482c1c
 @dataclass(frozen=True)
@@ -42,9 +45,19 @@ class WeightsError(ValueError):
 def file_sha256(
     file: Path | str,  # any file
 ) -> str:  # 64 hexadecimal digits
-    "The SHA-256 of a file's bytes"
+    "The SHA-256 of a file's bytes, read once as long as the file stays as it is"
+    read = _sha256.__wrapped__ if changed_just_now(os.stat(file)) else _sha256
+    return read(os.path.abspath(file), file_state(file))
+
+# %% ../../nbs/learn/00b_weights.ipynb #bc932669
+@lru_cache(maxsize=64)
+def _sha256(
+    path: str,  # absolute
+    seen: tuple,  # which file it is and when it last changed: a new key when either does
+) -> str:  # 64 hexadecimal digits
+    "The SHA-256 of a file as it is now"
     digest = sha256()
-    with open(file, 'rb') as f:
+    with open(path, 'rb') as f:
         while piece := f.read(1 << 22): digest.update(piece)
     return digest.hexdigest()
 
