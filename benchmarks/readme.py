@@ -13,7 +13,7 @@ START, END = '<!-- figures of `make bench` -->', '<!-- end of figures -->'
 
 def figures(results: list[Result]) -> str:  # Markdown
     "The rows that have a target, as a table"
-    return table([o for o in results if o.target], columns=('what', 'to reach', 'measured', 'sides', 'quality'))
+    return table([o for o in results if o.target], columns=('what', 'to reach', 'measured', 'reached', 'quality'))
 
 
 def newest() -> Path:  # JSON
