@@ -1,6 +1,5 @@
 "Measure rows, each in a process of its own, and write each result as soon as it is there."
 import argparse
-import shlex
 import sys
 import tempfile
 import time
@@ -42,7 +41,7 @@ def measure_row(
         traceback.print_exc()
         found = [Result(name, '', error=f'{type(e).__name__}: {str(e)[:300]}')]
     where = dict(seconds=round(time.perf_counter() - start, 1), date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                 command=f'python -m benchmarks {shlex.join(sys.argv[1:])}'.strip(), commit=commit(), row=name)
+                 command=f'python -m benchmarks --rows {name}' + ' --smoke' * load.smoke, commit=commit(), row=name)
     return [replace(o, where=where) for o in found]
 
 
