@@ -57,6 +57,11 @@ class Fused(Optimizer):
         super().__init__(params, [], **hypers)
         self.decouple_wd = decouple_wd
 
+    @property
+    def runs_here(self) -> bool:
+        "Whether the devices of all parameters have the kernel"
+        return all(has_fused(o) for o in {str(p.device) for group in self.param_lists for p in group})
+
     def average(
         self,
         name: str,  # of a running average in fastai's state: 'grad_avg' or 'sqr_avg'
@@ -103,7 +108,7 @@ def adam(
 ) -> Optimizer:  # with the parameters of `fastai.optimizer.Adam`, which it is where the device has no such kernel
     "Adam, fused where that can be"
     opt = FusedAdam(params, decouple_wd=decouple_wd, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
-    if all(has_fused(o) for o in {str(p.device) for group in opt.param_lists for p in group}): return opt
+    if opt.runs_here: return opt
     return Adam(list(map(list, opt.param_lists)), lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, decouple_wd=decouple_wd)
 
 # %% ../../nbs/learn/02a_fused.ipynb #68ef0794
@@ -142,5 +147,5 @@ def sgd(
 ) -> Optimizer:  # with the parameters of `fastai.optimizer.SGD`, which it is where the device has no such kernel
     "SGD, fused where that can be"
     opt = FusedSGD(params, decouple_wd=decouple_wd, lr=lr, mom=mom, wd=wd)
-    if all(has_fused(o) for o in {str(p.device) for group in opt.param_lists for p in group}): return opt
+    if opt.runs_here: return opt
     return SGD(list(map(list, opt.param_lists)), lr, mom=mom, wd=wd, decouple_wd=decouple_wd)

@@ -8,7 +8,6 @@ __all__ = ['PACKAGES', 'PATIENCE', 'LITE_TOP', 'LITE_PLAIN', 'LITE_EXPANDING', '
            'lite_to_timm']
 
 # %% ../../nbs/learn/00b_weights.ipynb #f6eddd46
-import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +24,7 @@ from safetensors.torch import load_file
 from timm import get_pretrained_cfg, is_model
 from torch.hub import HASH_REGEX, download_url_to_file, get_dir
 from torchvision import models
-from ..data.contents import changed_just_now, state as file_state
+from ..data.contents import remembered
 
 # %% ../../nbs/learn/00b_weights.ipynb #20482c1c
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ def file_sha256(
     file: Path | str,  # any file
 ) -> str:  # 64 hexadecimal digits
     "The SHA-256 of a file's bytes, read once as long as the file stays as it is"
-    read = _sha256.__wrapped__ if changed_just_now(os.stat(file)) else _sha256
-    return read(os.path.abspath(file), file_state(file))
+    return remembered(_sha256, file)
 
 # %% ../../nbs/learn/00b_weights.ipynb #bc932669
 @lru_cache(maxsize=64)
