@@ -20,8 +20,9 @@ from ..data.camvid import CAMVID, scenes
 from ..data.celeba import every_portrait, portraits
 from ..data.codes import Remap, identity
 from ..data.images import image_dl, image_dls
-from ..data.layouts import Layout, class_folders, mask_folders, recognise
+from ..data.layouts import Layout, class_folders, mask_folders
 from ..data.masks import mask_dl, mask_dls
+from ..data.recognise import recognise
 from ..data.splits import split_for
 from ..data.synth import is_twin, twin
 from ..learn.device import Device, best_device
