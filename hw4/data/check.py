@@ -186,7 +186,9 @@ def masks_hold(
     file = 'label_colors.txt' if painted else 'codes.txt'
     if (layout.root/file).is_file(): return names_beside(layout, void_id), file
     if painted and ({*layout.items.split} - {'all'} or folders_in(layout.root) in FOLDERS[1:]): return ELEVEN, f'CamVid\'s 32, as there is no {file}'
-    if folders_in(layout.root): return None, f'nobody says what the {"colours" if painted else "ids"} mean{", they are only counted" * (not painted)} ({file} names them, a line each)'
+    if folders_in(layout.root):
+        what = 'colours mean' if painted else 'ids mean, they are only counted'
+        return None, f'nobody says what the {what} ({file} names them, a line each)'
     return identity(CAMVID), 'those of CamVid, as there is no codes.txt'
 
 # %% ../../nbs/data/10_check.ipynb #00ee6b11
@@ -254,8 +256,9 @@ def names_fault(
 ) -> Fault:
     "What is wrong with the file that names the classes"
     painted = str(error).startswith(str(root/'label_colors.txt'))
-    file, line = ('label_colors.txt', 'Write red, green, blue and a name in each line') if painted else ('codes.txt', 'Write the name of a class in each line, id 0 first')
-    return Fault(file, str(error).removeprefix(str(root/file)).lstrip(': '), line)
+    file = 'label_colors.txt' if painted else 'codes.txt'
+    fix = 'Write red, green, blue and a name in each line' if painted else 'Write the name of a class in each line, id 0 first'
+    return Fault(file, str(error).removeprefix(str(root/file)).lstrip(': '), fix)
 
 # %% ../../nbs/data/10_check.ipynb #9a2feae4
 def check(
