@@ -22,7 +22,7 @@ from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from PIL import ImageFile, UnidentifiedImageError
 from .celeba_lists import count_attributes, list_celeba
 from .contents import hash_files
-from .codes import CAMVID, Codes, Remap, identity
+from .codes import CAMVID, VOID_255, Codes, Remap, identity
 from .camvid_classes import ELEVEN
 from .camvid_lists import camvid_lists, official_splits
 from .layouts import (FOLDERS, IMAGE_SUFFIXES, KNOWN_LAYOUTS, SPLIT_NAMES, Fault, Layout, folder_names, folders_in, image_names,
@@ -68,7 +68,7 @@ def mask_faults(
     bad = [f'id {i} in {k:,} pixels' for i, k in counts.items() if held is not None and i not in held.stored]
     if not bad: return counts, []
     known = ', '.join(map(str, held.ids)) if held.ids else f'0 to {len(held.source) - 1}'
-    return counts, [Fault(file, f'{", ".join(bad)}, outside the codes {known}', 'Mend the mask, or give codes that name these ids')]
+    return counts, [Fault(file, f'{", ".join(bad)}, outside the codes {known}', 'Mend the mask, or give codes that name these ids' + VOID_255 * (255 in counts))]
 
 # %% ../../nbs/data/10_check.ipynb #e06dec8c
 def look(

@@ -85,13 +85,14 @@ def _measured(
 # %% ../../nbs/study/02_run.ipynb #0062c6fd
 def _resolved(
     learn: Learner,
-) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters
+) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters; what the masks hold, where the dataset remaps it
     "What the spec's names turned out to mean"
     model, weights = learn.model, learn.model.weights
+    held = learn.dls.layout.remap
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return dict(vocab=list(learn.dls.vocab), weights=None if weights is None else dict(name=weights.name, source=weights.source, sha256=weights.sha256),
                 mean=list(model.norm.mean.flatten().tolist()), std=list(model.norm.std.flatten().tolist()),
-                trained=sum(n for n, grad in counts if grad), parameters=sum(n for n, _ in counts))
+                trained=sum(n for n, grad in counts if grad), parameters=sum(n for n, _ in counts), **(dict(held=held.to_dict()) if held else {}))
 
 # %% ../../nbs/study/02_run.ipynb #9e54977f
 def evaluate(
