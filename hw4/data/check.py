@@ -27,8 +27,9 @@ from .celeba_lists import count_attributes, list_celeba
 from .contents import hash_files
 from .codes import CAMVID, Codes, read_codes
 from .layouts import (IMAGE_SUFFIXES, KNOWN_LAYOUTS, SPLIT_NAMES, Fault, Layout, folder_names, image_names, list_class_folders,
-                              list_masks, mask_pairs, recognise)
+                              list_masks, mask_pairs)
 from .pixels import read_image, read_mask
+from .recognise import recognise
 
 # %% ../../nbs/data/10_check.ipynb #831bb9b0
 @contextmanager

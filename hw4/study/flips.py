@@ -6,6 +6,7 @@
 __all__ = ['picture_of', 'disagreements', 'class_flips', 'most_changed', 'masks_of', 'mask_flips']
 
 # %% ../../nbs/study/05c_flips.ipynb #29b2120d
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from matplotlib.figure import Figure
 
 from ..data.contents import hash_file
 from ..data.pictures import show_strip
-from ..data.pixels import read_image, read_mask
-from ..data.codes import apply_remap
+from ..data.pixels import open_masks, read_image
+from ..data.masks import full_remap
 from ..learn.metrics import miou
 from .build import open_layout, remap_of
 from .compare import aligned
@@ -89,11 +90,13 @@ def most_changed(
 # %% ../../nbs/study/05c_flips.ipynb #c4583555
 def masks_of(
     record: Record,  # of a segmentation
-) -> dict:  # file of an image -> path of its mask; empty: the dataset is gone, or no longer whole
-    "Where the masks of a run's images are"
+) -> dict:  # file of an image -> a function that gives its mask, (h, w) class ids; empty: the dataset is gone, or no longer whole
+    "How to read the masks of a run's images"
     try: layout = open_layout(record.spec, record.environment['path'])
     except (ValueError, OSError): return {}
-    return dict(zip(layout.items.file, layout.paths('mask')))
+    files = layout.paths('mask')
+    read = open_masks(files, record.spec.size, remap=full_remap(layout, remap_of(record.spec)), keep=False)
+    return {o: partial(read, mask) for o, mask in zip(layout.items.file, files)}
 
 # %% ../../nbs/study/05c_flips.ipynb #7b2e4455
 def mask_flips(
@@ -111,6 +114,6 @@ def mask_flips(
     for o in most_changed(a, b).head(most).itertuples():
         image = picture_of(a, o.file)
         if image is None or (o.file not in kept and o.file not in masks): continue
-        truth = unpack(kept[o.file]) if o.file in kept else apply_remap(read_mask(masks[o.file], a.spec.size), remap_of(a.spec))
+        truth = unpack(kept[o.file]) if o.file in kept else masks[o.file]()
         rows.append([image, truth, *(unpack(masks_said[name][o.file]) for name in names)])
     return show_strip(rows, ['image', 'truth', *names], codes=a.codes) if rows else None
