@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 
 from ..data.augment import STRATEGIES
+from ..learn.rare import LOSSES
 from ..learn.transfer import REGIMES
 
 # %% ../../nbs/study/00_spec.ipynb #50318453
@@ -43,7 +44,7 @@ class Spec:
     schedule: str = 'one_cycle' # shape of the learning rate over the epochs
     opt: str = 'adam'           # optimiser, by fastai's name
     wd: float = 0.01            # weight decay, decoupled
-    loss: str = 'cross_entropy' # what is minimised
+    loss: str = 'cross_entropy' # what is minimised, by its name in `LOSSES`; for classification cross-entropy alone
     bn_stats: str = 'batch'     # BatchNorm of trained layers: 'batch' statistics, or the stored 'running' ones
     precision: str = 'auto'     # 'float32', 'bfloat16', or 'auto': what the device does best
     valid: str = 'val'          # split that is measured
@@ -89,7 +90,8 @@ def _validate(
 ):
     "Refuse a spec that names what does not exist, or contradicts itself"
     for name, allowed in dict(task=TASKS, regime=REGIMES, augment=STRATEGIES, schedule=SCHEDULES, opt=OPTIMISERS,
-                              precision=PRECISIONS, bn_stats=('batch', 'running'), loss=('cross_entropy',)).items():
+                              precision=PRECISIONS, bn_stats=('batch', 'running'), 
+                              loss=LOSSES if spec.task == 'segment' else ('cross_entropy',)).items():
         _one_of(name, getattr(spec, name), tuple(allowed))
     if (spec.weights is None) != (spec.regime == 'scratch'):
         raise ValueError(f'regime={spec.regime!r} with weights={spec.weights!r}: weights are None for scratch, and only there')
