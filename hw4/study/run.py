@@ -77,7 +77,7 @@ def _measured(
 ) -> dict:  # the record's parts that come from looking at the validation images
     "Predictions, small pictures and metrics of a trained learner"
     vocab = list(learn.dls.vocab)
-    predictions = predict_rows(learn.model, learn.dls.valid, layout, vocab=vocab, device=device)
+    predictions = predict_rows(learn.model, learn.dls.valid, layout, vocab=vocab, device=device, tta=spec.tta)
     thumbs = make_thumbs(learn.dls.valid, predictions, classify=spec.task == 'classify')
     return {'predictions.parquet': predictions, 'thumbs.parquet': thumbs,
             'result.json': dict(metrics=measure(spec.task, predictions, vocab), n=len(predictions))}
@@ -107,7 +107,7 @@ def evaluate(
     device = device or best_device(precision=record.spec.precision)
     layout = open_others(record.spec, path)
     dl = build_dl(record.spec, layout.of(choose_split(layout, split)), record.vocab, device)
-    return predict_rows(record.model().to(device.name), dl, layout, vocab=record.vocab, device=device)
+    return predict_rows(record.model().to(device.name), dl, layout, vocab=record.vocab, device=device, tta=record.spec.tta)
 
 # %% ../../nbs/study/02_run.ipynb #2b259195
 def choose_split(
