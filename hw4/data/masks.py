@@ -30,9 +30,12 @@ from .images import OpenImage, SplitOf, files_of
 def first_is_painted(
     layout: Layout,  # for segmentation
     colours: tuple | None = None,  # of the classes; None: not known
-) -> bool:
+) -> bool:  # False if no mask can be read
     "Whether the masks of a dataset are painted in colours, by the first of them"
-    return len(layout.items) > 0 and is_painted(open_image(layout.paths('mask')[0]), colours)
+    for file in layout.paths('mask'):
+        try: return is_painted(open_image(file), colours)
+        except (ValueError, OSError): continue  # whoever reads the masks says it
+    return False
 
 # %% ../../nbs/data/07_masks.ipynb #05ec205d
 def names_beside(

@@ -64,7 +64,7 @@ def plain_ids(
     "The ids of a mask that holds one number a pixel"
     if im.mode not in ('1', 'L', 'P', 'I', 'I;16'):
         same = im.mode in ('RGB', 'RGBA') and all((np.array(im)[..., 0] == np.array(im)[..., i]).all() for i in (1, 2))
-        what = 'three channels hold the same number: save one of them' if same else 'it is painted in colours: say which colour is which class ' \
+        what = 'three channels hold the same number. Save one of them' if same else 'it is painted in colours. Say which colour is which class ' \
                'with codes=codes_of(names, colours=...), or put a label_colors.txt into the folder'
         raise ValueError(f'{file} is not a mask of ids (mode {im.mode}), {what}')
     ids = np.array(im)
@@ -83,8 +83,8 @@ def read_mask(
     im = open_image(file)
     if colours is None: ids = plain_ids(im, file)
     elif not is_painted(im, colours):
-        raise ValueError(f'{file} holds ids (mode {im.mode}), where masks painted in colours are expected: let all masks be of one kind')
-    elif im.mode == 'RGBA' and im.getextrema()[3][0] < 255: raise ValueError(f'{file} is partly transparent: save the mask without an alpha channel')
+        raise ValueError(f'{file} holds ids (mode {im.mode}), where masks painted in colours are expected. Let all masks be of one kind')
+    elif im.mode == 'RGBA' and im.getextrema()[3][0] < 255: raise ValueError(f'{file} is partly transparent. Save the mask without an alpha channel')
     else: ids = ids_of_colours(np.array(im.convert('RGB')), colours, file=file)
     if size is None or ids.shape == as_size(size): return ids
     return np.array(Image.fromarray(ids).resize(as_size(size)[::-1], Image.Resampling.NEAREST))
