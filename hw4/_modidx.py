@@ -889,6 +889,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'hw4/study/statements.py'),
                                       'hw4.study.statements._alone_masks': ( 'study/statements.html#_alone_masks',
                                                                              'hw4/study/statements.py'),
+                                      'hw4.study.statements._as_compared': ( 'study/statements.html#_as_compared',
+                                                                             'hw4/study/statements.py'),
                                       'hw4.study.statements._climb': ('study/statements.html#_climb', 'hw4/study/statements.py'),
                                       'hw4.study.statements._of_masks': ('study/statements.html#_of_masks', 'hw4/study/statements.py'),
                                       'hw4.study.statements._once': ('study/statements.html#_once', 'hw4/study/statements.py'),

@@ -62,7 +62,7 @@ def readings(
     found = {'pixel accuracy': pixel_acc(whole), 'mean accuracy of the classes': mean_acc(whole), 'mIoU': miou(whole), 'frequency-weighted IoU': fw_iou(whole),
              f'pixel accuracy within {BAND} px of a border': pixel_acc(near.sum(1)), 'pixel accuracy inside': pixel_acc(inside),
              f'mIoU within {BAND} px of a border': miou(near.sum(1))}
-    found |= {f'mIoU, {name}': [miou_by(o, name) for o in cms] for name in CONVENTIONS if name != 'dataset'}
+    found |= {f'mIoU by "{name}"': [miou_by(o, name) for o in cms] for name in CONVENTIONS if name != 'dataset'}
     return {k: float(np.mean(v)) for k, v in found.items()}
 
 # %% ../../nbs/study/05a_answers.ipynb #46d9525f

@@ -65,8 +65,10 @@ def section(
 ) -> dict:  # what the page's template shows
     "A question with its answer"
     asked, runs = question(asked), [o for side in sides.values() for o in side]
-    return dict(name=asked.name, title=asked.title, text=asked.text, summary=summary(sides), caveats=caveats(asked, sides, attributes=attributes),
-                command=rerun(asked, runs), images=runs[0].environment['images'], ids=[o.run_id for o in runs]) | answered(asked.name, sides, attributes)
+    parts, lines = answered(asked.name, sides, attributes), summary(sides)
+    if asked.of: lines = [lines[0] | dict(side=f'discusses {asked.of.upper()}', result=parts['statements'][0])]
+    return dict(name=asked.name, title=asked.title, text=asked.text, summary=lines, caveats=caveats(asked, sides, attributes=attributes),
+                command=rerun(asked, runs), images=runs[0].environment['images'], ids=[o.run_id for o in runs]) | parts
 
 # %% ../../nbs/study/06_report.ipynb #a41ba09a
 def sections(

@@ -75,9 +75,20 @@ def statements(
     found, unfair = [], []
     pairs = [tuple(sides)[:2]] if rungs(sides) else combinations(sides, 2)  # of a ladder the pair that is asked for; its steps come after
     for x, y in pairs:
-        try: found.append(compare(sides[x], sides[y], names=(x, y)))
+        try: found.append(compare(sides[x], sides[y], names=_as_compared(sides, x, y)))
         except ValueError as e: unfair.append(f'{x} and {y} cannot be compared: {e}.')
     return [said for o in corrected(found) for said in o.sentences()] + _climb(sides) + unfair
+
+# %% ../../nbs/study/05f_statements.ipynb #3353703a
+def _as_compared(
+    sides: dict,  # label -> list of `Record`
+    x: str,  # a side
+    y: str,  # another
+) -> tuple[str, str]:  # what the two are called in a sentence
+    "The names of two sides; of one whose counts are merged for it, that is said"
+    nx, ny = (len(sides[o][0].vocab) for o in (x, y))
+    if sides[x][0].spec.task == 'classify' or nx == ny: return x, y
+    return (f'{x} (merged)', y) if nx > ny else (x, f'{y} (merged)')
 
 # %% ../../nbs/study/05f_statements.ipynb #0cd361ba
 def _climb(

@@ -98,7 +98,7 @@ def where_rows(
 ) -> pd.DataFrame:  # measure, each side, gained, interval, p, verdict
     "Where two sides differ, as a table"
     says = lambda k: dict(better='gains more', worse='gains less').get(found.verdict(k), found.verdict(k)) if ' minus ' in k else found.verdict(k)
-    return pd.DataFrame([{'measured': k, found.a: f'{o.a:.3f}', found.b: f'{o.b:.3f}', **gain_words(o), 'p': say_p(found.p(k)), f'{found.a} is': says(k)} for k, o in found.measured.items()])
+    return pd.DataFrame([{'measured': k, found.a: f'{o.a:.3f}', found.b: f'{o.b:.3f}', **gain_words(o), 'p': say_p(found.p(k)), 'verdict': says(k)} for k, o in found.measured.items()])
 
 # %% ../../nbs/study/04f_where.ipynb #173ed346
 def class_rows(
@@ -110,7 +110,7 @@ def class_rows(
     part, small = dict(zip(record.vocab, true/true.sum())), small_classes(record)
     of = {k.removeprefix('iou '): k for k, o in sorted(found.measured.items(), key=lambda o: -o[1].delta) if k.startswith('iou ')}
     return pd.DataFrame([{'class': c, 'kind': 'small, thin' if c in small else 'other', 'of the pixels': f'{part[c]:.1%}', found.a: f'{found.measured[k].a:.3f}',
-                          found.b: f'{found.measured[k].b:.3f}', **gain_words(found.measured[k]), 'p': say_p(found.p(k)), f'{found.a} is': found.verdict(k)} for c, k in of.items()])
+                          found.b: f'{found.measured[k].b:.3f}', **gain_words(found.measured[k]), 'p': say_p(found.p(k)), 'verdict': found.verdict(k)} for c, k in of.items()])
 
 # %% ../../nbs/study/04f_where.ipynb #28778eda
 def band_share(
