@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VARIABLES', 'NEEDS', 'HOLDS', 'OPT_FUNCS', 'FUSED', 'whereabouts', 'need_kind', 'open_layout', 'open_others',
-           'remap_of', 'build_dls', 'build_dl', 'build_model', 'build_learner']
+           'remap_of', 'located', 'build_dls', 'build_dl', 'build_model', 'build_learner']
 
 # %% ../../nbs/study/00b_build.ipynb #6bb30b09
 import os
@@ -103,6 +103,16 @@ def remap_of(
     if spec.remap: return Remap.from_dict(spec.remap)
     if spec.dataset == 'scenes': return identity(CAMVID)
     raise ValueError(f'dataset {spec.dataset!r} has classes of its own: say which with remap=identity(codes).to_dict() or another remap')
+
+# %% ../../nbs/study/00b_build.ipynb #d4c81ed2
+def located(
+    spec: Spec,
+    path: Path|str|Layout|None = None,  # folder of the images, or what was read of it already; None: as `whereabouts` has it
+) -> tuple[Layout, str]:  # the images, and how they were chosen in words
+    "The images that a run is to see"
+    if isinstance(path, Layout): return path, f'{spec.dataset}: {path}'
+    path, where = whereabouts(spec.dataset, path)
+    return open_layout(spec, path), where
 
 # %% ../../nbs/study/00b_build.ipynb #35e791cf
 def build_dls(

@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from ..data.layouts import Layout
 from ..data.synth import is_twin
 from ..learn.device import Device, best_device
-from .build import build_dl, build_model, open_layout, open_others, whereabouts
+from .build import build_dl, build_model, located, open_others
 from .checkpoint import Checkpoint, unfinished
 from .environment import environment
 from .figures import confusion, curves
@@ -34,7 +34,7 @@ def run(
     spec: Spec,
     seed: int = 0,  # decides the start, the order of the images and their augmentation
     *,
-    path: Path|str|None = None,  # folder of the images; None: the environment's, else the synthetic twins
+    path: Path|str|Layout|None = None,  # folder of the images, or what was read of it; None: the environment's, else the synthetic twins
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     again: bool = False,  # run even if the store has this run, and keep both
     device: Device|None = None,  # None: the best one here, at the spec's precision
@@ -42,8 +42,7 @@ def run(
 ) -> Record:
     "Train, measure and record one run; a run that the store has is found, not run again"
     device = _fitting(spec, device)
-    path, where = whereabouts(spec.dataset, path)
-    layout, store = open_layout(spec, path), store_path(store)
+    (layout, where), store = located(spec, path), store_path(store)
     marks = fingerprint(layout, ('train', spec.valid))
     name = run_name(spec, seed, marks)
     if is_stored(name, store) and not again: return Record(store/name)
@@ -54,7 +53,7 @@ def run(
         parts = _measured(learn, spec, layout, device)
         parts['result.json'] |= dict(seconds=round(checkpoint.took, 1), finished=datetime.now(timezone.utc).isoformat(timespec='milliseconds'))
         parts |= {'history.csv': history, 'fingerprint.json': marks, 'spec.json': dict(spec=spec.to_dict(), seed=seed, resolved=_resolved(learn)),
-                  'environment.json': environment(device, where, path=path, synthetic=is_twin(path)),
+                  'environment.json': environment(device, where, path=layout.root, synthetic=is_twin(layout.root)),
                   'model.safetensors': changed_tensors({k: v.cpu() for k, v in learn.model.state_dict().items()}, named), **FIGURES}
         return write_record(store, name, parts, again)
 
