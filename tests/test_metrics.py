@@ -10,8 +10,11 @@ from fastai.torch_core import TensorImage
 from fastai.vision.core import TensorMask
 from sklearn.metrics import confusion_matrix
 
-from hw4.learn.metrics import (CONVENTIONS, ClassIoU, MeanIoU, PixelAccuracy, class_ids, confusion, confusions, iou, mean_acc, merge,
-                               miou, miou_by, pixel_acc, seg_metrics)
+from hw4.data.camvid import THREE
+from hw4.learn.boundary import boundary_iou
+from hw4.learn.merging import merge_by, merge_named
+from hw4.learn.metrics import (CONVENTIONS, ClassIoU, Count, MeanIoU, PixelAccuracy, class_ids, confusion, confusions, fw_iou, iou, mean_acc,
+                               merge, miou, miou_by, pixel_acc, seg_metrics, tally)
 
 
 def naive(preds, targs, n):
@@ -79,7 +82,7 @@ def test_class_ids_of_many_classes_of_views_and_of_logits_with_a_gradient():
 
 def test_readers_of_a_stack_are_the_readers_of_each():
     cms = confusions(*some(), 5)
-    for read in (pixel_acc, mean_acc, miou, iou, lambda o: miou(o, 'truth'), lambda o: miou(o, 'all')):
+    for read in (pixel_acc, mean_acc, miou, fw_iou, iou, lambda o: miou(o, 'truth'), lambda o: miou(o, 'all')):
         assert np.allclose(read(cms), [read(o) for o in cms])
         assert np.allclose(read(torch.tensor(cms)), read(cms))
 
@@ -94,7 +97,7 @@ def test_permuting_the_classes_permutes_the_ious():
 def test_nothing_labelled_is_nan_without_a_warning(recwarn):
     cm = np.zeros((4, 3), int)
     cm[3] = 5
-    assert np.isnan(pixel_acc(cm)) and np.isnan(mean_acc(cm)) and np.isnan(miou(cm)) and np.isnan(miou(cm, 'truth'))
+    assert np.isnan(fw_iou(cm)) and np.isnan(pixel_acc(cm)) and np.isnan(mean_acc(cm)) and np.isnan(miou(cm)) and np.isnan(miou(cm, 'truth'))
     assert not recwarn.list
 
 
@@ -140,6 +143,72 @@ def test_a_batch_is_counted_once_and_its_prediction_is_let_go():
     assert count.cm.sum() == 60 and count._last() is batch.pred
     batch.pred = None
     assert count._last() is None  # nothing keeps the tensor alive
+
+
+def test_the_way_of_a_gpu_counts_as_the_way_of_a_cpu(monkeypatch):
+    "Ones added to cells, which is what happens where there is no `bincount` without waiting"
+    p, t = map(torch.tensor, some())
+    expected = tally(p, t, 5)
+    monkeypatch.setattr(torch.Tensor, 'device', SimpleNamespace(type='elsewhere'))
+    monkeypatch.setattr(torch, 'arange', lambda *a, device=None, f=torch.arange, **k: f(*a, **k))
+    monkeypatch.setattr(torch, 'ones', lambda *a, device=None, f=torch.ones, **k: f(*a, **k))
+    monkeypatch.setattr(torch, 'bincount', None)
+    assert torch.equal(tally(p, t, 5), expected)
+
+
+def test_an_epoch_is_counted_without_asking_the_device():
+    "On `meta` every question about a value is an error: none is asked by any metric, batch after batch"
+    metrics = seg_metrics('abcd')
+    for bs in (3, 3, 2):
+        batch = SimpleNamespace(pred=torch.rand(bs, 4, 6, 5, device='meta'), yb=(torch.zeros(bs, 6, 5, dtype=torch.int64, device='meta'),))
+        for metric in metrics: metric.accumulate(batch)
+    assert metrics[0].count.cm.shape == (5, 4)
+    with pytest.raises(RuntimeError): confusions(batch.pred.argmax(1), batch.yb[0], 4)  # the careful way asks
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_an_epoch_is_counted_without_waiting_for_the_gpu():
+    count, logits, targs = Count(), torch.randn(2, 4, 6, 5, device='cuda'), torch.randint(0, 5, (2, 6, 5), device='cuda')
+    torch.cuda.set_sync_debug_mode('error')
+    try: count.add(logits, targs), count.add(logits.clone(), targs)
+    finally: torch.cuda.set_sync_debug_mode('default')
+    assert torch.equal(count.whole(), 2*confusion(logits.argmax(1).cpu(), targs.cpu(), 4))
+
+
+def test_a_negative_id_of_any_batch_is_said_at_the_end():
+    for at in (0, 2):
+        metric = MeanIoU()
+        for i, batch in enumerate(batches()):
+            if i == at: batch.yb[0][0, 0, 0] = -1
+            metric.accumulate(batch)
+        with pytest.raises(ValueError, match='true id -1'): metric.value
+        metric.reset()
+        for batch in batches(): metric.accumulate(batch)
+        assert metric.value > 0  # and is forgotten with the epoch
+
+
+def test_frequency_weights_are_the_shares_of_the_truth():
+    p, t = some()
+    cm, seen = confusion(p, t, 5), t < 5
+    assert np.isclose(fw_iou(cm), np.average(iou(cm), weights=np.bincount(t[seen], minlength=5)))
+
+
+def test_merging_by_name_is_merging_by_id():
+    cms = confusions(*some(n=11), 11)
+    ids = [[0], [1, 2, 3, 4, 5, 6, 7, 11], [8, 9, 10]]  # the course's three classes
+    assert (merge_by(cms, THREE) == merge(cms, ids)).all()
+    assert (merge_named(cms, THREE.source, groups=dict(reversed(list(THREE.groups.items())[:3]))) == merge(cms, ids[::-1])).all()
+
+
+def test_boundary_iou_by_distances():
+    "Against the distance of each pixel to the nearest one outside its class, measured in squares as the authors' erosion does"
+    from scipy.ndimage import distance_transform_cdt
+    p, t = (torch.tensor(o) for o in some(n=3, size=(2, 24, 30)))
+    p, t = (o.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :50, :70] for o in (p, t))
+    rims = lambda o, c: np.stack([(m == c) & (distance_transform_cdt(np.pad(m == c, 1), 'chessboard')[1:-1, 1:-1] <= 3) for m in o.numpy()])
+    for c, got in enumerate(boundary_iou(p, t, 3, width=3)):
+        a, b = rims(p, c) & (t < 3).numpy(), rims(t, c) & (t < 3).numpy()
+        assert np.isclose(got, (a & b).sum()/(a | b).sum())
 
 
 def test_the_import_brings_no_vision_stack():

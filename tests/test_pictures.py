@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hw4.data.codes import CAMVID, codes_of
-from hw4.data.pictures import colour_mask, error_map, montage, show_strip
+from hw4.data.pictures import NOT_COUNTED, RIGHT, colour_mask, error_map, montage, show_strip
 
 LONG = codes_of(('a class with a very long name indeed', 'b', 'another one that is nearly as long'), void='what nobody labelled')
 
@@ -30,12 +30,22 @@ def test_every_id_has_its_colour():
     assert (out[:12] == CAMVID.palette).all() and (out[12:] == 255).all()
 
 
-def test_error_map_counts():
+@pytest.mark.parametrize('colour', ['said', 'true'])
+def test_error_map_counts(colour):
+    "Every pixel is grey, black or in a class's colour, as often as a count of it says"
     rng = np.random.default_rng(0)
-    preds, targs = rng.integers(0, 3, (20, 30)), rng.integers(0, 4, (20, 30))
-    out = error_map(preds, targs, 3).reshape(-1, 3)
-    wrong = (out == (255, 96, 64)).all(1).sum()
-    assert wrong == ((preds != targs) & (targs < 3)).sum()
+    preds, targs = rng.integers(0, 11, (40, 60)), rng.integers(0, 12, (40, 60))
+    out = error_map(preds, targs, CAMVID, colour=colour).reshape(-1, 3)
+    wrong, shown = (preds != targs) & (targs < 11), preds if colour == 'said' else targs
+    assert (out == RIGHT).all(1).sum() == ((preds == targs) & (targs < 11)).sum()
+    assert (out == NOT_COUNTED).all(1).sum() == (targs == 11).sum()
+    for i, rgb in enumerate(CAMVID.palette[:11]): assert (out == rgb).all(1).sum() == (wrong & (shown == i)).sum()
+
+
+def test_no_class_of_the_road_looks_right_or_void():
+    "Grey of what is right and black of what is not counted are far from every class's colour"
+    far = np.abs(CAMVID.palette[:11].astype(int)[:, None] - np.array([RIGHT, NOT_COUNTED])).max(-1)
+    assert far.min() >= 60
 
 
 def test_montage_places():

@@ -71,21 +71,23 @@ def class_cm(
 def confusion(
     record: Record,
 ) -> Figure:
-    "A run's confusion matrix as a picture"
+    "A run's confusion matrix as a picture: of each true class, what was said of it"
     seg = record.spec.task == 'segment'
     cm = stack_cms(record.predictions, len(record.vocab)).sum(0)[:-1] if seg else class_cm(record)
-    shares = cm/np.maximum(cm.sum(1, keepdims=True), 1)
-    side = max(3.2, .52*len(cm) + 1.6)
+    shares, of_all = cm/np.maximum(cm.sum(1, keepdims=True), 1), cm.sum(1)/max(cm.sum(), 1)
+    side = max(3.2, .46*len(cm) + 1.8)
     fig = Figure(figsize=(side + .6, side), layout='constrained')
     ax = fig.subplots()
-    ax.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    ax.imshow(np.where(cm.sum(1, keepdims=True) > 0, shares, np.nan), cmap='Blues', vmin=0, vmax=1)
     for (i, j), v in np.ndenumerate(shares):
         text = f'{v:.0%}' if seg else f'{cm[i, j]}'
         if v >= .005 or (cm[i, j] and not seg): ax.text(j, i, text, ha='center', va='center', fontsize=7 if seg else 10, color='white' if v > .6 else 'black')
     turned = seg or len(cm) > 4  # names beside each other would run into each other
+    names = [f'{o}  {k:.1%}' for o, k in zip(record.vocab, of_all)] if seg else record.vocab
     ax.set_xticks(range(len(cm)), record.vocab, rotation=45 if turned else 0, ha='right' if turned else 'center', fontsize=8)
-    ax.set_yticks(range(len(cm)), record.vocab, fontsize=8)
-    ax.set(xlabel='said', ylabel='true')
+    ax.set_yticks(range(len(cm)), names, fontsize=8)
+    for at in np.arange(len(cm) - 1) + .5: ax.axhline(at, color='0.85', linewidth=.5), ax.axvline(at, color='0.85', linewidth=.5)
+    ax.set(xlabel='said', ylabel='true, and its share of the labelled pixels' if seg else 'true')
     return fig
 
 # %% ../../nbs/study/01f_figures.ipynb #e9f5e31a

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..data.layouts import Layout
 from ..learn.device import Device, best_device
-from .build import open_layout, whereabouts
-from .questions import question, sides_of
+from .build import located
+from .questions import Question, question, sides_of
 from .records import fingerprint, is_stored, run_name
 from .run import estimate
 from .spec import title
 
 # %% ../../nbs/study/03a_plan.ipynb #d4dc4b7d
 def plan(
-    name: str,  # the question
+    name: str|Question,
     *,
     seeds: int = 1,
-    path: Path|str|None = None,  # folder of the images; None: the environment's, else the synthetic twins
+    path: Path|str|Layout|None = None,  # folder of the images, or what was read of it; None: the environment's, else the synthetic twins
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     again: bool = False,  # count what the store has as still to be run
     device: Device|None = None,  # None: the best one here
@@ -30,10 +31,9 @@ def plan(
 ) -> pd.DataFrame:  # a row a run: question, side, run (in words), augment, epochs, images, twice (images in both splits), seed, name, seconds (0: the store has it)
     "What `ask` would do; runs of one name are one run, which several questions share"
     if seeds < 1: raise ValueError(f'seeds={seeds}: at least one run a side is needed')
-    path, _ = whereabouts(question(name).dataset, path)
     rows = []
     for label, spec in sides_of(name, **changes).items():
-        layout = open_layout(spec, path)
+        layout, _ = located(spec, path)
         marks = fingerprint(layout, ('train', spec.valid))
         n_train, n_valid = marks['train']['n'], marks[spec.valid]['n']
         twice = len(set(marks['train']['files'].values()) & set(marks[spec.valid]['files'].values()))

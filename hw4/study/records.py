@@ -41,7 +41,7 @@ def store_path(
 def fingerprint(
     layout: Layout,  # a `Layout`
     splits: list[str],  # names of the splits that a run touches
-) -> dict:  # split -> {'n', 'digest', 'files': {file: hash}}; the digest is of contents and truths, names left out
+) -> dict:  # split -> {'n', 'digest', 'files': {file: hash}}, and 'masks': {file: mask file}; the digest is of contents and truths, names left out
     "What the images and their truths are, by content"
     marks = {}
     for split in splits:
@@ -50,6 +50,7 @@ def fingerprint(
         truths = hash_files(part.paths('mask')) if 'mask' in part.items else list(part.items.label)
         digest = hashlib.blake2b('\n'.join(sorted(map(' '.join, zip(files, truths)))).encode(), digest_size=8).hexdigest()
         marks[split] = dict(n=len(files), digest=digest, files=dict(zip(part.items.file, files)))
+        if 'mask' in part.items: marks[split]['masks'] = dict(zip(part.items.file, part.items['mask']))
     return marks
 
 # %% ../../nbs/study/01_records.ipynb #bc82fe7a
@@ -107,7 +108,7 @@ class Record:
     ):  # fastai `Learner` with the run's trained weights
         "The run's learner around other `dls`"
         if tuple(dls.vocab) != self.vocab: raise ValueError(f'the dls tell {", ".join(dls.vocab)} apart, {self.run_id} was trained on {", ".join(self.vocab)}')
-        learn = build_learner(self.spec, dls, device)
+        learn = build_learner(self.spec, dls, device, class_weights=self.stored['resolved'].get('class_weights'))
         learn.model.load_state_dict(self.model().state_dict())
         return learn
 

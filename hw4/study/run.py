@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from ..data.layouts import Layout
 from ..data.synth import is_twin
 from ..learn.device import Device, best_device
-from .build import build_dl, build_model, open_layout, open_others, whereabouts
+from .build import build_dl, build_model, located, open_others
 from .checkpoint import Checkpoint, unfinished
 from .environment import environment
 from .figures import confusion, curves
@@ -34,7 +34,7 @@ def run(
     spec: Spec,
     seed: int = 0,  # decides the start, the order of the images and their augmentation
     *,
-    path: Path|str|None = None,  # folder of the images; None: the environment's, else the synthetic twins
+    path: Path|str|Layout|None = None,  # folder of the images, or what was read of it; None: the environment's, else the synthetic twins
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     again: bool = False,  # run even if the store has this run, and keep both
     device: Device|None = None,  # None: the best one here, at the spec's precision
@@ -42,8 +42,7 @@ def run(
 ) -> Record:
     "Train, measure and record one run; a run that the store has is found, not run again"
     device = _fitting(spec, device)
-    path, where = whereabouts(spec.dataset, path)
-    layout, store = open_layout(spec, path), store_path(store)
+    (layout, where), store = located(spec, path), store_path(store)
     marks = fingerprint(layout, ('train', spec.valid))
     name = run_name(spec, seed, marks)
     if is_stored(name, store) and not again: return Record(store/name)
@@ -54,7 +53,7 @@ def run(
         parts = _measured(learn, spec, layout, device)
         parts['result.json'] |= dict(seconds=round(checkpoint.took, 1), finished=datetime.now(timezone.utc).isoformat(timespec='milliseconds'))
         parts |= {'history.csv': history, 'fingerprint.json': marks, 'spec.json': dict(spec=spec.to_dict(), seed=seed, resolved=_resolved(learn)),
-                  'environment.json': environment(device, where, path=path, synthetic=is_twin(path)),
+                  'environment.json': environment(device, where, path=layout.root, synthetic=is_twin(layout.root)),
                   'model.safetensors': changed_tensors({k: v.cpu() for k, v in learn.model.state_dict().items()}, named), **FIGURES}
         return write_record(store, name, parts, again)
 
@@ -77,7 +76,7 @@ def _measured(
 ) -> dict:  # the record's parts that come from looking at the validation images
     "Predictions, small pictures and metrics of a trained learner"
     vocab = list(learn.dls.vocab)
-    predictions = predict_rows(learn.model, learn.dls.valid, layout, vocab=vocab, device=device)
+    predictions = predict_rows(learn.model, learn.dls.valid, layout, vocab=vocab, device=device, tta=spec.tta)
     thumbs = make_thumbs(learn.dls.valid, predictions, classify=spec.task == 'classify')
     return {'predictions.parquet': predictions, 'thumbs.parquet': thumbs,
             'result.json': dict(metrics=measure(spec.task, predictions, vocab), n=len(predictions))}
@@ -85,14 +84,17 @@ def _measured(
 # %% ../../nbs/study/02_run.ipynb #0062c6fd
 def _resolved(
     learn: Learner,
-) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters; what the masks hold, where the dataset remaps it
+) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters; weights of classes, and what the masks hold, where there are such
     "What the spec's names turned out to mean"
     model, weights = learn.model, learn.model.weights
-    held = learn.dls.layout.remap
+    balance = getattr(learn.loss_func, 'weight', None)  # counted in the training masks once; whoever reads the record takes these
+    held = learn.dls.layout.remap  # to the dataset's classes, where the files hold others
+    more = dict(class_weights=None if balance is None else dict(zip(learn.dls.vocab, balance.tolist())), held=held and held.to_dict())
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return dict(vocab=list(learn.dls.vocab), weights=None if weights is None else dict(name=weights.name, source=weights.source, sha256=weights.sha256),
                 mean=list(model.norm.mean.flatten().tolist()), std=list(model.norm.std.flatten().tolist()),
-                trained=sum(n for n, grad in counts if grad), parameters=sum(n for n, _ in counts), **(dict(held=held.to_dict()) if held else {}))
+                trained=sum(n for n, grad in counts if grad), parameters=sum(n for n, _ in counts),
+                **{k: v for k, v in more.items() if v})
 
 # %% ../../nbs/study/02_run.ipynb #9e54977f
 def evaluate(
@@ -106,7 +108,7 @@ def evaluate(
     device = device or best_device(precision=record.spec.precision)
     layout = open_others(record.spec, path)
     dl = build_dl(record.spec, layout.of(choose_split(layout, split)), record.vocab, device)
-    return predict_rows(record.model().to(device.name), dl, layout, vocab=record.vocab, device=device)
+    return predict_rows(record.model().to(device.name), dl, layout, vocab=record.vocab, device=device, tta=record.spec.tta)
 
 # %% ../../nbs/study/02_run.ipynb #2b259195
 def choose_split(

@@ -19,8 +19,9 @@ from ..learn.metrics import counted
 from .attributes import say_unknown
 from .build import VARIABLES
 from .compare import compare, corrected
+from .ladder import climbed, rungs, say_ladder
 from .paired import wilson
-from .questions import QUESTIONS
+from .questions import Question, question
 from .records import Record, right, stack_cms
 from .tables import recipe_interval, same_images
 from .verdicts import say_p
@@ -72,10 +73,31 @@ def statements(
         (label, runs), = sides.items()
         return [(_alone_classifier if runs[0].spec.task == 'classify' else _alone_masks)(label, runs)]
     found, unfair = [], []
-    for x, y in combinations(sides, 2):
-        try: found.append(compare(sides[x], sides[y], names=(x, y)))
+    pairs = [tuple(sides)[:2]] if rungs(sides) else combinations(sides, 2)  # of a ladder the pair that is asked for; its steps come after
+    for x, y in pairs:
+        try: found.append(compare(sides[x], sides[y], names=_as_compared(sides, x, y)))
         except ValueError as e: unfair.append(f'{x} and {y} cannot be compared: {e}.')
-    return [said for o in corrected(found) for said in o.sentences()] + unfair
+    return [said for o in corrected(found) for said in o.sentences()] + _climb(sides) + unfair
+
+# %% ../../nbs/study/05f_statements.ipynb #3353703a
+def _as_compared(
+    sides: dict,  # label -> list of `Record`
+    x: str,  # a side
+    y: str,  # another
+) -> tuple[str, str]:  # what the two are called in a sentence
+    "The names of two sides; of one whose counts are merged for it, that is said"
+    nx, ny = (len(sides[o][0].vocab) for o in (x, y))
+    if sides[x][0].spec.task == 'classify' or nx == ny: return x, y
+    return (f'{x} (merged)', y) if nx > ny else (x, f'{y} (merged)')
+
+# %% ../../nbs/study/05f_statements.ipynb #0cd361ba
+def _climb(
+    sides: dict,  # label -> list of `Record`
+) -> list[str]:  # a sentence, or none where the sides are no ladder that can be compared
+    "A ladder in words"
+    if not rungs(sides): return []
+    try: return [say_ladder(climbed(sides))]
+    except ValueError as e: return [f'The steps cannot be compared: {e}.']
 
 # %% ../../nbs/study/05f_statements.ipynb #a120482e
 def say_twice(
@@ -89,7 +111,7 @@ def say_twice(
 
 # %% ../../nbs/study/05f_statements.ipynb #daeee420
 def caveats(
-    name: str,  # the question
+    name: str|Question,
     sides: dict,  # label -> list of `Record`
     *,
     attributes: Path|str|None = None,  # as `attributes.known` has it
@@ -103,7 +125,7 @@ def caveats(
     if min(len(side) for side in sides.values()) < 3:
         notes.append('Fewer than three seeds a side: the numbers speak of these trained models, not of the recipes.')
     notes += _once(say_unknown(o, attributes) for o in runs) if first.spec.task == 'classify' else _of_masks(runs)
-    asked = {label: spec.arch for label, spec in QUESTIONS[name].sides.items()}
+    asked = {label: spec.arch for label, spec in question(name).sides.items()}
     return notes + _once(f'The question asks for {asked[label]}; {o.spec.arch} stands in its place here.'
                          for label, side in sides.items() for o in side if label in asked and o.spec.arch != asked[label])
 
@@ -131,11 +153,12 @@ def _of_masks(
 
 # %% ../../nbs/study/05f_statements.ipynb #75eab4c5
 def rerun(
-    name: str,  # the question
+    name: str|Question,
     runs: list,  # the records that answer it
 ) -> str:  # a command
     "The command that asks a question again as it was asked"
-    spec, asked = runs[0].spec, next(iter(QUESTIONS[name].sides.values()))
+    if question(name).command: return question(name).command
+    spec, asked = runs[0].spec, next(iter(question(name).sides.values()))
     changed = [f'--{k} {getattr(spec, k)}' for k in ('arch', 'epochs') if getattr(spec, k) != getattr(asked, k)]
     if spec.size != asked.size: changed.append(f'--size {spec.size[0]}x{spec.size[1]}')
     if spec.weights not in (None, 'imagenet'): changed.append(f'--weights {shlex.quote(spec.weights)}')
@@ -144,4 +167,4 @@ def rerun(
     seeds = len({o.seed for o in runs})
     if seeds > 1: changed.append(f'--seeds {seeds}')
     unset = [f'env -u {VARIABLES[spec.dataset]}'] if synthetic else []  # it would name real images
-    return ' '.join([*unset, 'hw4 run', name, *changed])
+    return ' '.join([*unset, 'hw4 run', question(name).name, *changed])
