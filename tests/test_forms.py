@@ -1,6 +1,7 @@
 "CamVid in its three forms is one dataset: the same splits, the same ids to the last pixel, the same predictions."
 import json
 import os
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from hw4.data.pixels import KeptMasks, open_masks, read_mask
 from hw4.data.synth import scenes_twin
 from hw4.learn.device import Device
 from hw4.learn.losses import SegCrossEntropy
+from hw4.study.handin import build_wheel
 from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec, spec_from
 
@@ -121,9 +123,10 @@ def test_lists_are_whole_and_disjoint():
                       ('test', '0001TP'): 62, ('test', 'Seq05VD'): 171}
 
 
-def test_lists_are_in_the_wheel():
-    "What setup.py packs beside the modules"
-    assert "package_data={'hw4.data': ['camvid_lists.csv']}" in (Path(__file__).parents[1]/'setup.py').read_text()
+@pytest.mark.slow
+def test_lists_are_in_the_wheel(tmp_path):
+    with zipfile.ZipFile(build_wheel(tmp_path)) as o: held = o.read('hw4/data/camvid_lists.csv').decode().splitlines()
+    assert len(held) == 702 and held[1] == 'train,0001TP_006690' and held[-1] == 'test,Seq05VD_f05100'
 
 
 def test_a_strange_frame_in_one_folder_is_an_error(forms, tmp_path):
@@ -190,6 +193,16 @@ def truths_of(root):
     layout = mask_folders(root)
     files = layout.paths('mask')
     return open_masks(files, (12, 16), remap=mask_remap(layout, codes=PETS)).batch(files)
+
+
+def test_painted_masks_that_look_like_ids_are_found(tmp_path):
+    "Without the colours nobody can read them; that they are no ids is seen at palettes that contradict each other"
+    turn = iter((shrunk, shrunk, lambda im, file: im.quantize(3, dither=Image.Dither.NONE).save(file)))
+    root = painted(tmp_path/'pets', save=lambda im, file: next(turn)(im, file))
+    (root/'codes.txt').write_text('cat\ndog\nrest\n')
+    report = check(root)
+    assert [o.file for o in report.faults] == ['masks/2.png'] and 'index 0 is' in report.faults[0].what
+    assert check(root, PETS).ok                                                             # with the colours all is well
 
 
 def test_a_decorated_mask_of_ids_is_ids(tmp_path):
