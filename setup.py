@@ -26,6 +26,7 @@ setup(
     license=cfg['license'],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=['hw4', 'hw4.*']),
+    package_data={'hw4.data': ['camvid_lists.csv']},
     install_requires=lines('requirements'),
     extras_require=extras,
     entry_points=dict(console_scripts=lines('console_scripts'), nbdev=['hw4=hw4._modidx:d']),

@@ -3,12 +3,15 @@ import os
 import resource
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from hw4.data.layouts import mask_folders
+from hw4.data.other_forms import write_form
 from hw4.data.synth import portraits_twin, scenes_twin
 
 HW4 = [sys.executable, '-c', 'from hw4.cli import main; main()']
@@ -48,6 +51,21 @@ def test_help_is_quick():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert all(o in said for o in ('check', 'run', 'eval', 'predict', 'runs', 'report'))
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < .5
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_get(tmp_path, there):
+    "From an archive in a file: what is not all of CamVid is refused; and from where nothing is: a few words, no traceback"
+    write_form(mask_folders(scenes_twin(tmp_path/'twins', n_train=2, n_val=1, size=(36, 48))), tmp_path/'camvid', form='fastai')
+    if there:
+        with tarfile.open(tmp_path/'camvid.tgz', 'w:gz') as o: o.add(tmp_path/'camvid', 'camvid')
+    there_is = f'from fastai.data.external import URLs; URLs.CAMVID = "file://{tmp_path}/camvid.tgz"; from hw4.cli import main; main()'
+    env = {**os.environ, 'FASTAI_HOME': str(tmp_path/'home'), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([sys.executable, '-c', there_is, 'get', 'scenes'], capture_output=True, text=True, env=env)
+    words = 'lacks 698 of the 701 frames of CamVid' if there else f'Get file://{tmp_path}/camvid.tgz (600 MB) in another way'
+    assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr
+    assert (tmp_path/'home'/'data'/'camvid'/'codes.txt').is_file() == there
+    assert 'only scenes' in hw4('get', 'portraits', ok=False)
 
 
 def test_run_prints_plan_progress_and_table(place):

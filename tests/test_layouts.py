@@ -4,8 +4,9 @@ import os
 import pytest
 from PIL import Image
 
-from hw4.data.layouts import class_folders, find_images, mask_folders, mask_pairs, recognise
+from hw4.data.layouts import class_folders, find_images, mask_folders, mask_pairs
 from hw4.data.pairs import pair_folders
+from hw4.data.recognise import recognise
 
 
 def draw(root, *files):
@@ -30,6 +31,9 @@ def both(*stems, splits=('train', 'val')):
     (['train/1.png', 'val/1.png'], 'mask folders'),
     (['images/1.jpg', 'masks/1.png'], 'mask folders'),
     (['images/train/1.jpg', 'masks/train/1.png'], 'mask folders'),
+    (['images/1.png', 'labels/1_P.png'], 'mask folders'),
+    (['train/1.png', 'train_labels/1_L.png'], 'mask folders'),
+    (['701_StillsRaw_full/1.png', 'LabeledApproved_full/1_L.png'], 'mask folders'),
     (['img_align_celeba/000001.jpg'], 'celeba'),
     (['1.jpg', '2.jpg'], 'images'),
     (['1.jpg', 'thumbs/2.jpg'], 'images')])
@@ -112,7 +116,7 @@ def test_images(tmp_path):
 
 
 @pytest.mark.parametrize('files', [
-    ['images/1.jpg', 'labels/1_P.png'], ['imgs/1.jpg', 'gt/1.png'],
+    ['imgs/1.jpg', 'labels/1_P.png'], ['imgs/1.jpg', 'gt/1.png'],
     ['train/image/1.jpg', 'train/Mask/1.png', 'val/image/2.jpg', 'val/Mask/2.png']])
 def test_images_and_masks_are_no_classes(tmp_path, files):
     draw(tmp_path, *files)

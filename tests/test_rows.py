@@ -58,7 +58,7 @@ def decodes(monkeypatch):
     "The files that are decoded from now on"
     seen = []
     for name, read in dict(read_image=read_image, read_mask=read_mask).items():
-        monkeypatch.setattr(pixels_module, name, lambda file, size=None, read=read: seen.append(os.path.basename(file)) or read(file, size))
+        monkeypatch.setattr(pixels_module, name, lambda file, size=None, read=read, **how: seen.append(os.path.basename(file)) or read(file, size, **how))
     return seen
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
-from .layouts import IMAGE_SUFFIXES, Layout, class_folders, image_names, need_folder, recognise
+from .layouts import IMAGE_SUFFIXES, Layout, class_folders, image_names, need_folder
+from .recognise import recognise
 from .images import image_dls
 
 # %% ../../nbs/data/08_celeba.ipynb #af9c0416

@@ -15,7 +15,7 @@ def pair_folders(
     images: Path | str,  # folder of images, or of split folders
     masks: Path | str,  # folder of masks of the same names, or of the same split folders
     *,
-    suffix: str = '',  # what the mask's name has before its dot and the image's has not, such as '_P'
+    suffix: str | None = None,  # what the mask's name has before its dot and the image's has not; None: '_P' or '_L' if every mask has it, else ''
 ) -> Layout:  # task 'segment', column mask; the root is the nearest folder above both; split 'all' if there are no split folders
     "A dataset of images and masks from any two folders"
     both = [need_folder(o).resolve() for o in (images, masks)]

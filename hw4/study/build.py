@@ -20,8 +20,10 @@ from ..data.camvid import CAMVID, scenes
 from ..data.celeba import every_portrait, portraits
 from ..data.codes import Remap, identity
 from ..data.images import image_dl, image_dls
-from ..data.layouts import Layout, class_folders, mask_folders, recognise
+from ..data.layouts import Layout, class_folders, mask_folders
 from ..data.masks import mask_dl, mask_dls
+from ..data.recognise import recognise
+from ..data.splits import split_for
 from ..data.synth import is_twin, twin
 from ..learn.device import Device, best_device
 from ..learn.fcn import FCN, fcn_learner
@@ -64,15 +66,23 @@ def need_kind(
     raise ValueError(f'{path} holds {held}; {NEEDS.get(spec.dataset, NEEDS[spec.task])}. Give the folder of such a dataset; `hw4 check` says what a folder is')
 
 # %% ../../nbs/study/00b_build.ipynb #e8f45b5e
-def open_layout(
+def _opened(
     spec: Spec,
     path: Path|str,  # folder of the images
-) -> Layout:  # a row an image, with its split and label or mask
-    "The images of `path` as `spec` sees them"
+) -> Layout:  # with the splits that the folder has
+    "The images of `path`"
     need_kind(spec, path)
     if spec.dataset == 'portraits': return portraits(path, attr=spec.attr or 'Heavy_Makeup')
     if spec.dataset == 'scenes': return scenes(path)
     return class_folders(path) if recognise(path) == 'class folders' else mask_folders(path)
+
+# %% ../../nbs/study/00b_build.ipynb #5e1ac0de
+def open_layout(
+    spec: Spec,
+    path: Path|str,  # folder of the images
+) -> Layout:  # a row an image, with its split and label or mask; a group that `spec.valid` asks for, such as 'drive:0001TP', is a split
+    "The images of `path` as `spec` sees them"
+    return split_for(_opened(spec, path), spec.valid)
 
 # %% ../../nbs/study/00b_build.ipynb #f481f65b
 def open_others(
@@ -81,7 +91,7 @@ def open_others(
 ) -> Layout:
     "As `open_layout`, but of CelebA's own files every image is taken, where training draws a balanced part"
     if spec.dataset == 'portraits' and recognise(path) == 'celeba': return every_portrait(path, attr=spec.attr or 'Heavy_Makeup')
-    return open_layout(spec, path)
+    return _opened(spec, path)
 
 # %% ../../nbs/study/00b_build.ipynb #0119581e
 def remap_of(

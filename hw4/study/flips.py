@@ -6,6 +6,7 @@
 __all__ = ['picture_of', 'disagreements', 'class_flips', 'most_changed', 'masks_of', 'truth_of', 'mask_flips']
 
 # %% ../../nbs/study/05c_flips.ipynb #29b2120d
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ..data.contents import hash_file
 from ..data.pictures import error_map, show_strip
+from ..data.masks import full_remap
 from ..data.pixels import open_masks, read_image
 from ..learn.metrics import miou
 from .build import open_layout, remap_of
@@ -88,13 +90,16 @@ def most_changed(
 # %% ../../nbs/study/05c_flips.ipynb #c4583555
 def masks_of(
     record: Record,  # of a segmentation
-) -> dict:  # file of an image -> path of its mask; empty: the dataset is gone, or no longer whole
-    "Where the masks of a run's images are"
-    root, known = Path(record.environment['path']), record.fingerprint.get(record.spec.valid, {}).get('masks')
-    if known: return {file: root/mask for file, mask in known.items() if (root/mask).is_file()}
-    try: layout = open_layout(record.spec, root)  # a record of before masks were noted
-    except (ValueError, OSError): return {}
-    return dict(zip(layout.items.file, layout.paths('mask')))
+) -> dict:  # file of an image -> a function: (height, width), or None for the mask's own size -> (h, w) uint8 ids of the run's classes; empty: they are gone
+    "How to read the true masks of a run's images"
+    root, remap = Path(record.environment['path']), remap_of(record.spec)
+    try: layout = open_layout(record.spec, root)
+    except (ValueError, OSError):  # a dataset that is not whole any more, or two folders that were given as they are
+        known = record.fingerprint.get(record.spec.valid, {}).get('masks', {})
+        files = {file: root/mask for file, mask in known.items() if (root/mask).is_file()}
+    else: files, remap = dict(zip(layout.items.file, layout.paths('mask'))), full_remap(layout, remap)
+    read = lambda mask, size: open_masks([mask], size, remap=remap, keep=False)(mask)
+    return {file: partial(read, mask) for file, mask in files.items()}
 
 # %% ../../nbs/study/05c_flips.ipynb #7b2e4455
 def truth_of(
@@ -108,7 +113,7 @@ def truth_of(
     kept = record.thumbs.set_index('file')['mask']
     if file in kept and not whole: return unpack(kept[file])
     if file not in masks: return None
-    return open_masks([masks[file]], None if whole else record.spec.size, remap=remap_of(record.spec), keep=False)(masks[file])
+    return masks[file](None if whole else record.spec.size)
 
 # %% ../../nbs/study/05c_flips.ipynb #d7e89dcf
 def mask_flips(
