@@ -104,13 +104,14 @@ def whole_epochs(
     *,
     valid: DataLoader,  # of the images that all are measured on
     lr: float,
-) -> str:
-    "What each side reaches in a full epoch, from files or caches, and in what time"
+    epochs: int = 1,  # full ones
+) -> str:  # such as 'after one epoch: hw4 0.868 in 50.0 s, fastai 0.865 in 80.4 s'
+    "What each side reaches in full epochs, from files or caches, and in what time"
     said = []
     for label, learn in runs.items():
-        with learn.no_bar(), learn.no_logging(): took = seconds(lambda: learn.fit_one_cycle(1, lr))
+        with learn.no_bar(), learn.no_logging(): took = seconds(lambda: learn.fit_one_cycle(epochs, lr))
         said.append(f'{label} {measure(learn.model, valid):.3f} in {took:.1f} s')
-    return ', '.join(said)
+    return f'after {"one epoch" if epochs == 1 else f"{epochs} epochs"}: {", ".join(said)}'
 
 
 def fastest(

@@ -44,7 +44,7 @@ def fcn8s(load: Load) -> list[Result]:
     learn = ours(load)
     figures = alternate({'hw4': turn(learn), 'fastai': turn(plain(load, workers))}, turns=load.pairs)
     runs = dict(hw4=ours(load), fastai=plain(load, workers))
-    quality = 'mIoU after one epoch: ' + fastai_side.whole_epochs(runs, hw4_side.miou_of, valid=learn.dls.valid, lr=LR)
+    quality = 'mIoU ' + fastai_side.whole_epochs(runs, hw4_side.miou_of, valid=learn.dls.valid, lr=LR)
     return [Result('fcn8s', f'an epoch of FCN-8s {ARCH} {load.size(360, 480)}, batches of {BS}', '>= 1.5', figures, 'hw4', 'fastai', 'images/s',
                    quality, f'{tried}; ImageNet weights, BatchNorm with the statistics of the batch on both sides, which fastai knows alone')]
 

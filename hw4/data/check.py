@@ -7,17 +7,20 @@ __all__ = ['REPAIR', 'strict_pil', 'why_unread', 'mask_faults', 'look', 'read_al
            'masks_hold', 'count_all', 'read_layout', 'loose_images', 'same_images', 'names_fault', 'check']
 
 # %% ../../nbs/data/10_check.ipynb #cff835f2
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
+from fastcore.basics import chunked
 from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from PIL import ImageFile, UnidentifiedImageError
 from .celeba_lists import count_attributes, list_celeba
@@ -93,17 +96,18 @@ def look(
 
 # %% ../../nbs/data/10_check.ipynb #7d9ea72c
 def read_all(
-    jobs: list,  # what `one` is called with
+    jobs: Iterable,  # what `one` is called with
     one: Callable,  # called in threads, once a job
     *,
+    total: int,  # jobs
     progress: bool = True,  # show a bar, where the output is a notebook or a terminal
     at_once: int = 512,  # jobs handed to the threads at a time
 ) -> Iterator:  # results in the order of `jobs`
     "Call `one` on every job, in threads"
     with ThreadPoolExecutor() as pool:
-        results = (o for i in range(0, len(jobs), at_once) for o in pool.map(one, jobs[i:i + at_once]))
-        shown = progress and jobs and (IN_NOTEBOOK or sys.stdout.isatty())
-        yield from progress_bar(results, total=len(jobs), leave=False) if shown else results
+        results = (o for part in chunked(jobs, at_once) for o in pool.map(one, part))
+        shown = progress and total and (IN_NOTEBOOK or sys.stdout.isatty())
+        yield from progress_bar(results, total=total, leave=False) if shown else results
 
 # %% ../../nbs/data/10_check.ipynb #458a230b
 @dataclass
@@ -212,11 +216,11 @@ def read_layout(
 ) -> tuple[dict[str, Counter], list[Fault]]:  # split -> (id -> number of pixels); and what is wrong with the files
     "Read every file of a dataset"
     items = layout.items
-    jobs = [*zip(items.file, items['mask'] if 'mask' in items else [None]*len(items)), *((o, None) for o in more)]
+    jobs = chain(zip(items.file, items['mask'] if 'mask' in items else repeat(None)), ((o, None) for o in more))
     one = partial(look, root=layout.root, held=held)
     pixels, faults = {o: Counter() for o in (*layout.splits, None)}, []
     with strict_pil():
-        for split, (counts, wrong) in zip([*items.split, *[None]*len(more)], read_all(jobs, one, progress=progress)):
+        for split, (counts, wrong) in zip(chain(items.split, repeat(None)), read_all(jobs, one, total=len(items) + len(more), progress=progress)):
             pixels[split].update(counts)
             faults += wrong
     return pixels, faults
@@ -236,16 +240,14 @@ def same_images(
     broken: set[str],  # files with a fault of their own: nothing can be said of these
 ) -> list[Fault]:  # a fault for each image that an earlier split has (train before val before test)
     "The images that are in two splits"
-    items = layout.items[~layout.items.file.isin(broken)] if len(layout.splits) > 1 else layout.items[:0]
-    sizes = pd.Series([(layout.root/o).stat().st_size for o in items.file], index=items.index, dtype='int64')
-    items, seen, faults = items[sizes.duplicated(keep=False)], {}, []
-    hashes = pd.Series(hash_files([layout.root/o for o in items.file]), index=items.index, dtype=str)
-    for split in layout.splits:
-        for file, digest in zip(items.file[items.split == split], hashes[items.split == split]):
-            first, other = seen.setdefault(digest, (split, file))
-            if first != split: faults.append(Fault(file, f'is the same image as {other}', 'Take it out of one of the two splits: '
-                                                   'an image to measure on must not be among those trained on'))
-    return faults
+    items, at = layout.items[~layout.items.file.isin(broken)] if len(layout.splits) > 1 else layout.items[:0], partial(os.path.join, layout.root)
+    sizes = pd.Series([os.stat(at(o)).st_size for o in items.file], index=items.index, dtype='int64')
+    items = items[sizes.duplicated(keep=False)]
+    items = items.assign(hash=hash_files([at(o) for o in items.file]))
+    items = items[items.hash.duplicated(keep=False)].sort_values('split', key=lambda o: o.map(layout.splits.index), kind='stable')
+    first = items.drop_duplicates('hash').set_index('hash')
+    return [Fault(o.file, f'is the same image as {first.file[o.hash]}', 'Take it out of one of the two splits: '
+                  'an image to measure on must not be among those trained on') for o in items.itertuples() if first.split[o.hash] != o.split]
 
 # %% ../../nbs/data/10_check.ipynb #9a2feae5
 def names_fault(

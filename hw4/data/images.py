@@ -9,6 +9,7 @@ __all__ = ['OpenImage', 'LabelOf', 'SplitOf', 'hold_out', 'files_of', 'image_blo
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
@@ -52,14 +53,14 @@ class LabelOf(Transform):
         layout: Layout,  # for classification
     ):
         super().__init__()
-        self.labels = dict(zip(map(str, layout.paths()), layout.items.label))
+        self.row_of, (self.ids, self.names) = layout.row_of, pd.factorize(layout.items.label)
 
     def encodes(
         self,
         file: Path,  # one of the layout's
     ) -> str:  # its label
-        if str(file) in self.labels: return self.labels[str(file)]
-        raise ValueError(f'no label is known for {file}: it is none of the {len(self.labels)} files of the dataset. To predict, ask for no '
+        if (row := self.row_of.get(str(file))) is not None: return self.names[self.ids[row]]
+        raise ValueError(f'no label is known for {file}: it is none of the {len(self.row_of)} files of the dataset. To predict, ask for no '
                          'labels; to measure, make a loader of the folder it is in with image_dl')
 
 # %% ../../nbs/data/06_images.ipynb #1e4ce630
@@ -80,14 +81,15 @@ class SplitOf:
                 if 'val' not in has and {'train', 'all'} & set(has): ways.append('draw a split val with hold_out(layout)')
                 ways.append(f'add a folder {name} with its images')
                 raise ValueError(f'{layout.root} has no split {name!r}, it has {", ".join(has) or "no images"}: {", or ".join(ways)}')
-        self.use, self.splits = (train, valid), dict(zip(layout.paths(), layout.items.split))
+        self.row_of, self.masks = layout.row_of, [(layout.items.split == o).to_numpy() for o in (train, valid)]
 
     def __call__(
         self,
         items: list[Path],  # files of the layout
     ) -> list[list[int]]:  # positions to train on, positions to validate on
         "The positions of both"
-        return [[i for i, o in enumerate(items) if self.splits[o] == name] for name in self.use]
+        rows = np.array([self.row_of[str(o)] for o in items], dtype=int)
+        return [np.flatnonzero(mask[rows]).tolist() for mask in self.masks]
 
 # %% ../../nbs/data/06_images.ipynb #0cd0cc49
 def hold_out(

@@ -11,6 +11,7 @@ __all__ = ['IMAGE_SUFFIXES', 'SPLIT_NAMES', 'KNOWN_LAYOUTS', 'PAIR_NAMES', 'FOLD
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 import pandas as pd
 
@@ -123,7 +124,16 @@ class Layout:
     ) -> list[Path]:  # one a row, `root` in front
         "The paths of the images, or of their masks"
         if column not in self.items: raise ValueError(f'{self} has no column "{column}"; it has {", ".join(self.items.columns)}')
-        return [self.root/o for o in self.items[column]]
+        if column not in self._paths: self._paths[column] = [self.root/o for o in self.items[column]]
+        return list(self._paths[column])
+
+    @cached_property
+    def _paths(self) -> dict[str, list[Path]]: return {}  # a path takes 300 bytes: a large set has each once
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:  # path of an image, as text -> its row in `items`
+        "Where in the table an image stands"
+        return {str(o): i for i, o in enumerate(self.paths())}
 
 # %% ../../nbs/data/00_layouts.ipynb #85c190c1
 PAIR_NAMES = frozenset('images imgs image masks mask labels label annotations gt'.split())  # folders of images with masks, never classes

@@ -114,13 +114,13 @@ class MaskOf(Transform):
         layout: Layout,  # for segmentation
     ):
         super().__init__()
-        self.masks = dict(zip(map(str, layout.paths()), layout.paths('mask')))
+        self.row_of, self.masks = layout.row_of, layout.paths('mask')
 
     def encodes(
         self,
         file: Path,  # one of the layout's images
     ) -> Path:  # its mask
-        if str(file) in self.masks: return self.masks[str(file)]
+        if (row := self.row_of.get(str(file))) is not None: return self.masks[row]
         raise ValueError(f'no mask is known for {file}: it is none of the {len(self.masks)} images of the dataset. To predict, ask for no '
                          'labels; to measure, make a loader of the folder it is in with mask_dl')
 

@@ -168,7 +168,7 @@ class Decode:
     "Reads named files, several at once"
     read: LivePixels | LiveMasks
     files: list[Path]
-    keys: list[str]  # hashes of what is in them
+    keys: np.ndarray  # (n,) bytes, hashes of what is in them
 
     def one(
         self,
@@ -177,7 +177,7 @@ class Decode:
         "Its array"
         try: found = self.read(self.files[i])
         except Exception: return None  # of whatever kind: it is raised again where the file is asked for
-        return found if hash_file(self.files[i]) == self.keys[i] else None
+        return found if hash_file(self.files[i]).encode() == self.keys[i] else None
 
     def __call__(
         self,
@@ -231,8 +231,7 @@ def kept(
     if live.size is None: return None  # of many sizes
     method = dict(what=what, size=live.size, steps=STEPS, how=f'{how}, Pillow {PIL.__version__}, JPEG {features.version("jpg")}')  # another decoder may give other bytes
     named = name_files(files)
-    keys = [o.decode() for o in named.keys]
-    rows = open_rows(method, keys, Decode(live, list(files), keys), shape=(*live.size, 3) if what == 'images' else live.size,
+    rows = open_rows(method, named.keys, Decode(live, list(files), named.keys), shape=(*live.size, 3) if what == 'images' else live.size,
                      words=f'{what} {live.size[0]}x{live.size[1]}')
     return None if rows is None else KeptPixels(live, named, rows)
 

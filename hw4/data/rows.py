@@ -102,14 +102,14 @@ class Rows:
     def __init__(
         self,
         folder: Path,  # of the method
-        keys: list[str],  # of the wanted rows, in the order of the positions that `fill` is given
+        keys: list[str] | np.ndarray,  # of the wanted rows, as text or bytes, in the order of the positions that `fill` is given
         fill: Callable,  # positions -> (n, *shape) array, or a list with None for what cannot be computed
         *,
         shape: tuple[int, ...],  # of a row
         dtype: str,  # of a row
         what: str,  # in words
     ):
-        self.keys, self.positions = np.unique(np.array([o.encode() for o in keys]), return_index=True)
+        self.keys, self.positions = np.unique(np.asarray(keys, dtype=bytes), return_index=True)
         self.folder, self.fill, self.shape, self.dtype, self.what = folder, fill, tuple(shape), np.dtype(dtype), what
         self.nbytes = int(np.prod(self.shape)) * self.dtype.itemsize  # of a row
         self.rebuilds, self.read = 0, 0
@@ -224,7 +224,7 @@ class Rows:
 # %% ../../nbs/data/03b_rows.ipynb #6ed726dc
 def open_rows(
     method: dict,  # everything that decides the bytes of a row beside its key; plain values
-    keys: list[str],  # what each row is made from, such as hashes of files
+    keys: list[str] | np.ndarray,  # what each row is made from, such as hashes of files; as text or bytes
     fill: Callable,  # positions -> (n, *shape) array, or a list with None for what cannot be computed
     *,
     shape: tuple[int, ...],  # of a row

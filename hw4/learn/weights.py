@@ -8,10 +8,9 @@ __all__ = ['PACKAGES', 'PATIENCE', 'LITE_TOP', 'LITE_PLAIN', 'LITE_EXPANDING', '
            'lite_to_timm']
 
 # %% ../../nbs/learn/00b_weights.ipynb #f6eddd46
+import hashlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +23,7 @@ from safetensors.torch import load_file
 from timm import get_pretrained_cfg, is_model
 from torch.hub import HASH_REGEX, download_url_to_file, get_dir
 from torchvision import models
-from ..data.contents import remembered
+from ..data.contents import Remembered
 
 # %% ../../nbs/learn/00b_weights.ipynb #20482c1c
 @dataclass(frozen=True)
@@ -40,24 +39,21 @@ class Weights:
 class WeightsError(ValueError):
     "Weights that cannot be had: what was asked for, where it was looked for, and the ways out"
 
+# %% ../../nbs/learn/00b_weights.ipynb #bc932669
+def _sha256(
+    file: Path | str,
+) -> bytes:  # 32 of them
+    "The SHA-256 of a file as it is now"
+    with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').digest()
+
 # %% ../../nbs/learn/00b_weights.ipynb #f1d2d21b
+_DIGESTS = Remembered(_sha256, most=64)
+
 def file_sha256(
     file: Path | str,  # any file
 ) -> str:  # 64 hexadecimal digits
     "The SHA-256 of a file's bytes, read once as long as the file stays as it is"
-    return remembered(_sha256, file)
-
-# %% ../../nbs/learn/00b_weights.ipynb #bc932669
-@lru_cache(maxsize=64)
-def _sha256(
-    path: str,  # absolute
-    seen: tuple,  # which file it is and when it last changed: a new key when either does
-) -> str:  # 64 hexadecimal digits
-    "The SHA-256 of a file as it is now"
-    digest = sha256()
-    with open(path, 'rb') as f:
-        while piece := f.read(1 << 22): digest.update(piece)
-    return digest.hexdigest()
+    return _DIGESTS(file)
 
 # %% ../../nbs/learn/00b_weights.ipynb #e52db697
 def read_state(

@@ -10,11 +10,12 @@ __all__ = ['VARIABLES', 'NEEDS', 'HOLDS', 'OPT_FUNCS', 'FUSED', 'whereabouts', '
 import os
 from pathlib import Path
 
+import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from torch import nn
 from fastai.optimizer import SGD, Adam, Lamb, RAdam, ranger
+from torch import nn
 
 from ..data.camvid import CAMVID, scenes
 from ..data.celeba import every_portrait, portraits
@@ -30,6 +31,7 @@ from ..learn.fcn import FCN, fcn_learner
 from ..learn.backbones import backbone
 from ..learn.fused import adam, sgd
 from ..learn.metrics import seg_metrics
+from ..learn.rare import seg_loss
 from ..learn.transfer import Classifier, clas_learner
 from .spec import Spec
 
@@ -154,10 +156,13 @@ def build_learner(
     spec: Spec,
     dls: DataLoaders,  # as `build_dls` makes them
     device: Device|None = None,  # None: the best one here, at the precision the spec asks for
+    *,
+    class_weights: dict|None = None,  # class -> weight of the loss 'weighted', as a record has them; None: counted in the training masks of `dls`
 ) -> Learner:  # frozen as its regime says
     "The learner of a spec, ready to be fitted"
     device = device or best_device(precision=spec.precision)
     opt_func = (OPT_FUNCS | (FUSED if device.fused else {}))[spec.opt]
     shared = dict(regime=spec.regime, weights=spec.weights, bn_stats=spec.bn_stats, opt_func=opt_func, wd=spec.wd, device=device)
     if spec.task == 'classify': return clas_learner(dls, spec.arch, **shared)
-    return fcn_learner(dls, spec.arch, stride=spec.stride, metrics=seg_metrics(dls.vocab, per_class=False), **shared)
+    loss = seg_loss(spec.loss, dls, weight=torch.tensor([class_weights[o] for o in dls.vocab]) if class_weights else None)
+    return fcn_learner(dls, spec.arch, stride=spec.stride, loss_func=loss, metrics=seg_metrics(dls.vocab, per_class=False), **shared)

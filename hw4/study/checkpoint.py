@@ -21,6 +21,8 @@ from fastai.learner import Learner
 from fastcore.foundation import L
 from filelock import FileLock, Timeout
 
+from ..learn.average import AverageWeights, put
+
 # %% ../../nbs/study/01c_checkpoint.ipynb #3e84d49b
 def seed_everything(
     seed: int,
@@ -118,10 +120,18 @@ class Checkpoint(EachEpoch):
 
     def restore_opt(self,
         learn: Learner,  # restored, and frozen as it was: `freeze` and `unfreeze` clear what the optimiser knows
+        average: AverageWeights|None = None,  # who keeps the mean of the weights in this stage; None: nobody
     ):
-        "Bring the optimiser to where the run was killed"
+        "Bring the optimiser, and the mean of the weights, to where the run was killed"
         if learn.opt is None: learn.create_opt()
         learn.opt.load_state_dict(_plain(self.state['opt'], next(learn.model.parameters()).device))
+        if average: average.resume(self.state['average'])
+
+    def restore_end(self,
+        learn: Learner,  # restored
+    ):
+        "Give `learn` the mean of its weights, if the run was killed when no epoch was left"
+        if self.state and self.state.get('average'): put(self.state['average']['mean'], learn.model)
 
     @property
     def took(self) -> float:
@@ -137,10 +147,11 @@ class Checkpoint(EachEpoch):
     def epoch_done(self, values):
         self.rows.append({**{k: None if v is None else float(v) for k, v in values.items()}, 'epoch': len(self.rows)})
         if not self.file: return
-        smooth = self.recorder.smooth_loss
+        smooth, average = self.recorder.smooth_loss, getattr(self.learn, 'average_weights', None)
         new = self.file.with_suffix('.new')
         torch.save(dict(model=self.learn.model.state_dict(), opt=_plain(self.opt.state_dict()), rows=self.rows, count=smooth.count,
-                        smooth=_plain(smooth.val), stage=self.n_epoch, epoch=self.epoch + 1, seconds=self.took), new)
+                        smooth=_plain(smooth.val), stage=self.n_epoch, epoch=self.epoch + 1, seconds=self.took,
+                        average=average and average.state()), new)
         os.replace(new, self.file)
 
 # %% ../../nbs/study/01c_checkpoint.ipynb #179355da

@@ -108,7 +108,7 @@ class Record:
     ):  # fastai `Learner` with the run's trained weights
         "The run's learner around other `dls`"
         if tuple(dls.vocab) != self.vocab: raise ValueError(f'the dls tell {", ".join(dls.vocab)} apart, {self.run_id} was trained on {", ".join(self.vocab)}')
-        learn = build_learner(self.spec, dls, device)
+        learn = build_learner(self.spec, dls, device, class_weights=self.stored['resolved'].get('class_weights'))
         learn.model.load_state_dict(self.model().state_dict())
         return learn
 

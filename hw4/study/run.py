@@ -76,7 +76,7 @@ def _measured(
 ) -> dict:  # the record's parts that come from looking at the validation images
     "Predictions, small pictures and metrics of a trained learner"
     vocab = list(learn.dls.vocab)
-    predictions = predict_rows(learn.model, learn.dls.valid, layout, vocab=vocab, device=device)
+    predictions = predict_rows(learn.model, learn.dls.valid, layout, vocab=vocab, device=device, tta=spec.tta)
     thumbs = make_thumbs(learn.dls.valid, predictions, classify=spec.task == 'classify')
     return {'predictions.parquet': predictions, 'thumbs.parquet': thumbs,
             'result.json': dict(metrics=measure(spec.task, predictions, vocab), n=len(predictions))}
@@ -84,13 +84,15 @@ def _measured(
 # %% ../../nbs/study/02_run.ipynb #0062c6fd
 def _resolved(
     learn: Learner,
-) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters
+) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters, weights of classes if the loss has them
     "What the spec's names turned out to mean"
     model, weights = learn.model, learn.model.weights
+    balance = getattr(learn.loss_func, 'weight', None)  # counted in the training masks once; whoever reads the record takes these
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return dict(vocab=list(learn.dls.vocab), weights=None if weights is None else dict(name=weights.name, source=weights.source, sha256=weights.sha256),
                 mean=list(model.norm.mean.flatten().tolist()), std=list(model.norm.std.flatten().tolist()),
-                trained=sum(n for n, grad in counts if grad), parameters=sum(n for n, _ in counts))
+                trained=sum(n for n, grad in counts if grad), parameters=sum(n for n, _ in counts),
+                **({} if balance is None else dict(class_weights=dict(zip(learn.dls.vocab, balance.tolist())))))
 
 # %% ../../nbs/study/02_run.ipynb #9e54977f
 def evaluate(
@@ -104,7 +106,7 @@ def evaluate(
     device = device or best_device(precision=record.spec.precision)
     layout = open_others(record.spec, path)
     dl = build_dl(record.spec, layout.of(choose_split(layout, split)), record.vocab, device)
-    return predict_rows(record.model().to(device.name), dl, layout, vocab=record.vocab, device=device)
+    return predict_rows(record.model().to(device.name), dl, layout, vocab=record.vocab, device=device, tta=record.spec.tta)
 
 # %% ../../nbs/study/02_run.ipynb #2b259195
 def choose_split(
