@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DISCUSSIONS', 'change', 'which', 'say_classes', 'say_parts', 'skips_help', 'say_steps', 'say_forgiven', 'step_rows',
-           'fewer_classes', 'discussed']
+           'fewer_classes', 'discussed', 'say_discussion']
 
 # %% ../../nbs/study/05h_discussions.ipynb #72c920f7
 from collections.abc import Callable
@@ -169,3 +169,12 @@ def discussed(
     with rc_context({'text.parse_math': False}):
         try: return DISCUSSIONS[name](sides)
         except ValueError as e: return dict(rows=side_rows(sides), statements=[f'This cannot be answered: {e}.'], tables=[], pictures=[])
+
+# %% ../../nbs/study/05h_discussions.ipynb #b978a33c
+def say_discussion(
+    name: str,  # the question
+    sides: dict,  # label -> list of `Record`
+) -> list[str]:  # a heading and sentences; empty: this is no discussion
+    "The answer of a discussion as a terminal shows it"
+    found = discussed(name, sides)
+    return ['', f'{name.upper()}', *found['statements']] if found else []

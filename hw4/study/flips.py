@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..data.codes import Remap
 from ..data.contents import hash_file
 from ..data.pictures import error_map, show_strip
-from ..data.pixels import open_masks, read_image
 from ..data.masks import full_remap
+from ..data.pixels import open_masks, read_image
 from ..learn.metrics import miou
 from .build import open_layout, remap_of
 from .compare import aligned
@@ -88,26 +87,19 @@ def most_changed(
     found = pd.DataFrame(dict(file=a.predictions.file, a=score(a.predictions), b=score(aligned(b, a))))
     return found.assign(change=found.a - found.b).sort_values('change', key=np.abs, ascending=False)
 
-# %% ../../nbs/study/05c_flips.ipynb #5b1e77a2
-def _read_mask(
-    file: Path,  # a mask
-    remap: Remap,  # from what it holds to the classes wanted
-    size: tuple|None,  # (h, w); None: its own
-) -> np.ndarray:  # (h, w) uint8 class ids
-    "A mask, read once"
-    return open_masks([file], size, remap=remap, keep=False)(file)
-
 # %% ../../nbs/study/05c_flips.ipynb #c4583555
 def masks_of(
     record: Record,  # of a segmentation
-) -> dict:  # file of an image -> a function: (h, w) or None for the file's own size -> (h, w) uint8 class ids; empty: the dataset is gone
-    "How to read the masks of a run's images"
-    root, known, remap = Path(record.environment['path']), record.fingerprint.get(record.spec.valid, {}).get('masks', {}), remap_of(record.spec)
-    try:
-        layout = open_layout(record.spec, root)
-        known, remap = known or dict(zip(layout.items.file, layout.items['mask'])), full_remap(layout, remap)
-    except (ValueError, OSError): pass  # two folders of the user's, or no longer whole: what was noted is still good
-    return {file: partial(_read_mask, root/mask, remap) for file, mask in known.items() if (root/mask).is_file()}
+) -> dict:  # file of an image -> a function: (height, width), or None for the mask's own size -> (h, w) uint8 ids of the run's classes; empty: they are gone
+    "How to read the true masks of a run's images"
+    root, remap = Path(record.environment['path']), remap_of(record.spec)
+    try: layout = open_layout(record.spec, root)
+    except (ValueError, OSError):  # a dataset that is not whole any more, or two folders that were given as they are
+        known = record.fingerprint.get(record.spec.valid, {}).get('masks', {})
+        files = {file: root/mask for file, mask in known.items() if (root/mask).is_file()}
+    else: files, remap = dict(zip(layout.items.file, layout.paths('mask'))), full_remap(layout, remap)
+    read = lambda mask, size: open_masks([mask], size, remap=remap, keep=False)(mask)
+    return {file: partial(read, mask) for file, mask in files.items()}
 
 # %% ../../nbs/study/05c_flips.ipynb #7b2e4455
 def truth_of(

@@ -19,6 +19,7 @@ from ..learn.metrics import counted
 from .attributes import say_unknown
 from .build import VARIABLES
 from .compare import compare, corrected
+from .folders import RANDOM
 from .ladder import climbed, rungs, say_ladder
 from .paired import wilson
 from .questions import Question, question
@@ -122,6 +123,7 @@ def caveats(
     if any(o.environment['synthetic'] for o in runs):
         notes.append('These images are synthetic twins, drawn by a program. The numbers show that the path works; they say nothing about real images.')
     notes += _once(say_twice(o) for o in runs)
+    if RANDOM in first.environment['images']: notes.append(f'{RANDOM.capitalize()} of the images is measured on: where several of them show one scene, some were trained on, and the numbers flatter.')
     if min(len(side) for side in sides.values()) < 3:
         notes.append('Fewer than three seeds a side: the numbers speak of these trained models, not of the recipes.')
     notes += _once(say_unknown(o, attributes) for o in runs) if first.spec.task == 'classify' else _of_masks(runs)
