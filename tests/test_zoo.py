@@ -139,8 +139,9 @@ def test_gradients_reach_exactly_what_is_not_frozen(weights, net, regime):
 
 
 @pytest.mark.parametrize('net', ['unet', 'deeplabv3+'])
-@pytest.mark.parametrize('regime, bn_stats, body_moves', [('feature_extract', 'default', False), ('feature_extract', 'batch', False), ('fine_tune', 'default', False),
-                                                          ('fine_tune', 'batch', True), ('scratch', 'default', True)])
+@pytest.mark.parametrize('regime, bn_stats, body_moves', [('feature_extract', 'default', False), ('feature_extract', 'batch', False),
+                                                          ('fine_tune', 'default', False), ('fine_tune', 'batch', True),
+                                                          ('scratch', 'default', True)])
 def test_statistics_of_the_body_move_only_where_they_may_and_those_of_the_decoder_always(weights, net, regime, bn_stats, body_moves):
     learn = zoo_learner(dls(), net, ARCH, regime=regime, weights=None if regime == 'scratch' else weights, device=PLAIN, bn_stats=bn_stats)
     before = {k: v.clone() for k, v in learn.model.named_buffers()}

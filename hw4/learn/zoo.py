@@ -42,7 +42,8 @@ def fill_encoder(
     "Give an encoder the numbers of a body; ValueError if one is missing or of another shape"
     own = body.state_dict() | {k.replace('.', '_', 1): v for k, v in body.state_dict().items()}
     missing = [k for k in encoder.state_dict() if k not in own]
-    if missing: raise ValueError(f'the encoder wants {len(missing)} tensors that the backbone has not, such as {missing[0]}: take another arch, such as resnet18')
+    if missing: raise ValueError(f'the encoder wants {len(missing)} tensors that the backbone has not, such as {missing[0]}: '
+                                 'take another arch, such as resnet18')
     encoder.load_state_dict({k: own[k] for k in encoder.state_dict()})
 
 # %% ../../nbs/learn/06b_zoo.ipynb #f9c87bd9

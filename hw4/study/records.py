@@ -279,7 +279,8 @@ def row(
     "A record as the row of a table"
     spec, env = record.spec, record.environment
     images = 'synthetic twins' if env.get('synthetic') else Path(env.get('path', '')).name
-    return dict(run=record.run_id, dataset=spec.dataset, images=images, arch=spec.arch if spec.net == 'fcn' else f'{spec.net} {spec.arch}', stride=spec.stride, regime=spec.regime, weights=spec.weights,
+    arch = spec.arch if spec.net == 'fcn' else f'{spec.net} {spec.arch}'
+    return dict(run=record.run_id, dataset=spec.dataset, images=images, arch=arch, stride=spec.stride, regime=spec.regime, weights=spec.weights,
                 augment=spec.augment, classes=len(record.vocab), size=f'{spec.size[0]}x{spec.size[1]}', epochs=spec.epochs + spec.freeze_epochs,
                 seed=record.seed, **{k: v for k, v in record.metrics.items() if not k.startswith('iou ')}, minutes=record.result['seconds']/60,
                 finished=record.result.get('finished'))

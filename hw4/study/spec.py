@@ -117,7 +117,8 @@ def _validate_net(
     if spec.task == 'classify' and (spec.net != 'fcn' or spec.remap): raise ValueError(f'net and remap belong to task="segment", given task={spec.task!r}')
     if spec.task == 'segment' and spec.net == 'fcn': _one_of('stride', spec.stride, STRIDES)
     elif spec.stride or spec.upsampling != 'bilinear' or spec.scaled:
-        raise ValueError(f'stride={spec.stride}, upsampling={spec.upsampling!r}, scaled={spec.scaled} belong to an FCN, given task={spec.task!r}, net={spec.net!r}')
+        raise ValueError(f'stride={spec.stride}, upsampling={spec.upsampling!r}, scaled={spec.scaled} belong to an FCN, '
+                         f'given task={spec.task!r}, net={spec.net!r}')
 
 # %% ../../nbs/study/00_spec.ipynb #f485d63c
 def _validate_numbers(
