@@ -7,13 +7,15 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import load_learner
 from PIL import Image
+from torchvision.models import vgg16
 
 from hw4.data.codes import codes_of
 from hw4.data.images import image_dls
 from hw4.data.masks import mask_dls
-from hw4.learn.backbones import STRIDES, backbone
-from hw4.learn.fcn import FCN, fcn_learner, upsample
+from hw4.learn.backbones import STRIDES, Backbone, VGGMaps, backbone, blocks_of
+from hw4.learn.fcn import FCN, SCALES, Double, fcn_learner, seg_learner, upsample
 from hw4.learn.losses import SegCrossEntropy
+from hw4.learn.staged import extend
 from hw4.learn.transfer import REGIMES, clas_learner, group_params
 
 ARCH = 'test_efficientnet'  # timm's own small net, with BatchNorm and maps at strides 8, 16 and 32
@@ -22,9 +24,9 @@ ODD = [(h, w + i % 2) for i, (h, w) in enumerate(ODD)]  # ... and odd ones
 N = 4
 
 
-def fcn(stride=8, arch=ARCH, seed=0):
+def fcn(stride=8, arch=ARCH, seed=0, **kwargs):
     torch.manual_seed(seed)
-    return FCN(backbone(arch, None, maps=True), N, stride=stride).eval()
+    return FCN(backbone(arch, None, maps=True), N, stride=stride, **kwargs).eval()
 
 
 def opinionated(model):
@@ -95,8 +97,9 @@ def test_a_cell_lies_over_its_pixels_for_any_size():
 
 
 @pytest.mark.parametrize('stride', STRIDES)
-def test_output_size_is_input_size(stride):
-    model = opinionated(fcn(stride))
+@pytest.mark.parametrize('upsampling', ['bilinear', 'learned'])
+def test_output_size_is_input_size(stride, upsampling):
+    model = opinionated(fcn(stride, upsampling=upsampling))
     assert len(ODD) == 20 and any(h % 2 and w % 2 for h, w in ODD)
     with torch.no_grad():
         for size in [*ODD, (1, 1), (32, 64)]: assert model(torch.rand(1, 3, *size)).shape == (1, N, *size)
@@ -110,9 +113,21 @@ def test_other_nets_fit(arch):
 
 
 @pytest.mark.slow
-def test_vgg16_fits():
-    model = opinionated(fcn(8, 'vgg16'))
-    with torch.no_grad(): assert model(torch.rand(1, 3, 45, 61)).shape == (1, N, 45, 61)
+def test_vgg16_says_what_the_classifier_says():
+    "fc6 and fc7 as convolutions: at the middle of a 224x224 image, scores with the last layer's own numbers are the classifier's logits"
+    torch.manual_seed(0)
+    net, x = vgg16().eval(), torch.rand(1, 3, 224, 224)
+    last = net.classifier[6]
+    maps = VGGMaps(net)
+    model = FCN(Backbone('vgg16', maps, 4096, (.5,) * 3, (.25,) * 3, None, blocks_of(maps), maps.channels), 1000, stride=32).eval()
+    with torch.no_grad():
+        want = net(model.norm(x))
+        model.score['32'].weight.copy_(last.weight[:, :, None, None])
+        model.score['32'].bias.copy_(last.bias)
+        got = model.score['32'](model.body(model.norm(x))[2])
+        assert got.shape == (1, 1000, 7, 7) and want.abs().max() > .01
+        torch.testing.assert_close(got[..., 3, 3], want, rtol=1e-4, atol=1e-5)
+        for size in ((224, 224), (45, 61)): assert model(torch.rand(1, 3, *size)).shape == (1, 1000, *size)
 
 
 def test_fusion_is_the_papers():
@@ -139,6 +154,83 @@ def test_a_skip_counts_once_it_is_trained_and_fcn_32s_has_none():
         model.score['8'].weight.zero_()
         assert not torch.allclose(before, model(x))
     assert set(fcn(32).score) == {'32'} and set(fcn(16).score) == {'16', '32'}
+
+
+@pytest.mark.parametrize('size', [(h, w) for h in (1, 2, 5, 9) for w in (1, 4, 7)])
+def test_learned_upsampling_starts_exactly_bilinear(size):
+    "Whole numbers leave no rounding: bit for bit; any others up to it"
+    torch.manual_seed(0)
+    double = Double(N)
+    for off in ((0, 0), (-1, 0), (-1, -1), (1, 1)):
+        want = tuple(2*o + a for o, a in zip(size, off))
+        x = torch.randint(-999, 999, (2, N, *size)).float()
+        assert torch.equal(double(x, want), upsample(x, 2, want))
+        y = torch.randn(2, N, *size)
+        torch.testing.assert_close(double(y, want), upsample(y, 2, want), rtol=1e-5, atol=1e-6)
+
+
+def test_a_net_that_learns_its_upsampling_starts_as_the_one_that_does_not(weights):
+    fixed, learned = fcn(8), fcn(8, upsampling='learned')
+    assert set(learned.state_dict()) - set(fixed.state_dict()) == {'up.8.conv.weight', 'up.16.conv.weight'}
+    learned.load_state_dict(opinionated(fixed).state_dict(), strict=False)
+    x = torch.rand(2, 3, 61, 77)
+    with torch.no_grad(): torch.testing.assert_close(learned(x), fixed(x), rtol=1e-4, atol=1e-4)
+    learn = seg_learner(dls(), learned)
+    before = learned.up['8'].conv.weight.detach().clone()
+    learn.freeze()
+    quiet_fit(learn)
+    assert not torch.equal(learned.up['8'].conv.weight, before)  # it belongs to the head
+    assert (learned.up['8'].conv.weight[0, 1] != 0).any()  # and one class may speak to another
+
+
+def test_scaled_maps_are_the_reference_nets():
+    plain, scaled = fcn(8), fcn(8, scaled=True)
+    assert SCALES == {8: 1e-4, 16: 1e-2, 32: 1} and set(plain.scales.values()) == {1.}
+    scaled.load_state_dict(opinionated(plain).state_dict())
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        for s, k in SCALES.items(): plain.score[str(s)].weight.mul_(k)
+        torch.testing.assert_close(scaled(x), plain(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('upsampling', ['bilinear', 'learned'])
+@pytest.mark.parametrize('coarse, fine', [(32, 16), (32, 8), (16, 8)])
+def test_a_net_that_extends_another_starts_from_all_it_knows(coarse, fine, upsampling):
+    "The copy is exact, what is new is silent, and the coarser net is left as it was"
+    old = opinionated(fcn(coarse, upsampling=upsampling))
+    old.body.requires_grad_(False)
+    before = {k: v.clone() for k, v in old.state_dict().items()}
+    new, x = extend(old, fine).eval(), torch.rand(1, 3, 61, 77)
+    assert all(torch.equal(new.state_dict()[k], v) and torch.equal(old.state_dict()[k], v) for k, v in before.items())
+    assert new.stride == fine and old.stride == coarse and all(p.requires_grad for p in new.parameters())
+    assert not {id(p) for p in new.parameters()} & {id(p) for p in old.parameters()}
+    assert sum(len(o) for o in group_params(new)) == len(list(new.parameters()))
+    same, at = fcn(fine, upsampling=upsampling).state_dict(), coarse
+    assert set(same) == set(new.state_dict())
+    with torch.no_grad():
+        maps = dict(zip(STRIDES, old.body(old.norm(x))))
+        scores = old.score['32'](maps[32])
+        if coarse == 16: scores = (old.up['16'](scores, maps[16].shape[-2:]) if upsampling == 'learned' else upsample(scores, 2, maps[16].shape[-2:])) + old.score['16'](maps[16])
+        torch.testing.assert_close(old(x), upsample(scores, coarse, (61, 77)))
+        while at > fine:
+            at //= 2
+            scores = upsample(scores, 2, maps[at].shape[-2:])  # no score of the new maps, and doubling that has not learned yet
+        torch.testing.assert_close(new(x), upsample(scores, fine, (61, 77)), rtol=1e-4, atol=1e-4)
+
+
+def test_level_scores_stay_exactly_what_they_were_when_a_net_is_extended():
+    old = fcn(32)
+    torch.nn.init.normal_(old.score['32'].bias)  # the same everywhere
+    x = torch.rand(1, 3, 61, 77)
+    with torch.no_grad(): torch.testing.assert_close(extend(old, 8).eval()(x), old(x), rtol=0, atol=1e-6)
+
+
+def test_stages_learn_one_after_the_other(weights):
+    learn = learner(weights, stride=32)
+    quiet_fit(learn)
+    finer = seg_learner(dls(), extend(learn.model, 16))
+    quiet_fit(finer)
+    assert finer.model.score['16'].weight.abs().sum() > 0 and finer.model.weights == learn.model.weights and '16' not in learn.model.score
 
 
 def test_score_layers_can_be_copied_from_the_coarser_net():

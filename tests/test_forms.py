@@ -1,4 +1,5 @@
 "CamVid in its three forms is one dataset: the same splits, the same ids to the last pixel, the same predictions."
+import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -76,6 +77,9 @@ def test_a_run_is_measured_on_another_form(forms, tmp_path):
     "What a net says of an image does not depend on how the truth is stored, nor does the truth"
     spec = Spec('segment', 'scenes', 'resnet18', (54, 80), regime='scratch', weights=None, bs=4, stride=32, epochs=1, remap=THREE.to_dict())
     record = run(spec, path=forms['segnet'], store=tmp_path, device=Device('cpu', 'float32', False, 1), watch=False)
+    assert 'held' not in json.loads((record.path/'spec.json').read_text())['resolved']
+    other = run(spec, path=forms['painted'], store=tmp_path, device=Device('cpu', 'float32', False, 1), watch=False)
+    assert Remap.from_dict(json.loads((other.path/'spec.json').read_text())['resolved']['held']) == ELEVEN and other.metrics == record.metrics
     rows = [evaluate(record, forms[o]) for o in forms]
     bare = [o.assign(file=[Path(f).stem for f in o.file]).sort_values('file').reset_index(drop=True) for o in rows]
     for o in bare[1:]: pd.testing.assert_frame_equal(bare[0], o)
@@ -127,6 +131,15 @@ def test_a_strange_frame_in_one_folder_is_an_error(forms, tmp_path):
     for folder, end in (('images', ''), ('labels', '_P')): (root/folder/f'0001TP_006690{end}.png').rename(root/folder/f'holiday{end}.png')
     with pytest.raises(ValueError, match="1 of 14 images are none of CamVid's 701 frames, the first is 'holiday'"): scenes(root)
     assert check(root).images == {'all': 14}                                        # still a folder of images and masks
+
+
+def test_scenes_of_somebody_else(tmp_path):
+    "None of CamVid's frames: they stay together, to be measured on"
+    for i in range(2):
+        for part, im in (('images', Image.new('RGB', (4, 4), (i, 0, 0))), ('masks', Image.new('L', (4, 4), 3))):
+            (tmp_path/part).mkdir(exist_ok=True)
+            im.save(tmp_path/part/f'{i}.png')
+    assert scenes(tmp_path).splits == ('all',) and scenes(tmp_path).remap is None
 
 
 def test_codes_in_another_order(forms, tmp_path):

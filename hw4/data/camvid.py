@@ -12,7 +12,7 @@ from fastai.data.core import DataLoaders
 from .layouts import Layout, mask_folders
 from .codes import CAMVID, Remap, codes_of, read_codes, remap as remap_by_name
 from .camvid_classes import ELEVEN
-from .camvid_lists import official_splits
+from .camvid_lists import camvid_lists, official_splits
 from .masks import first_is_painted, mask_dls
 
 # %% ../../nbs/data/09_camvid.ipynb #164f8280
@@ -32,19 +32,21 @@ def mask_form(
     names = read_codes(file) if file.is_file() else CAMVID.all_names
     if names == CAMVID.all_names: return None
     strange = [o for o in names if o not in ELEVEN.source]
-    if strange: raise ValueError(f'{file} names {", ".join(strange[:5])}: expected CamVid\'s 32 classes, or its 11 and void. Other scenes are read with mask_dls')
+    if strange:
+        raise ValueError(f'{file} names {", ".join(strange[:5])}: expected CamVid\'s 32 classes, or its 11 and void. Other scenes are read with '
+                         'mask_dls')
     goes = dict(ELEVEN.table)
     return remap_by_name(names, CAMVID, groups={t: tuple(o for o in names if goes[o] == t) for t in CAMVID.all_names})
 
 # %% ../../nbs/data/09_camvid.ipynb #d8c86323
 def scenes(
     path: Path | str,  # folder of CamVid in any of its forms
-) -> Layout:  # for segmentation, with the further column `drive`; frames that lie in one folder are split by the usual lists
+) -> Layout:  # for segmentation, with the further column `drive`; CamVid's frames in one folder are split by the usual lists
     "The road scenes, each with the drive it is from"
     layout = mask_folders(path)
     names = [Path(o).stem for o in layout.items.file]
     items = layout.items.assign(drive=[o.rsplit('_', 1)[0] for o in names])
-    if layout.splits == ('all',): items = items.assign(split=official_splits(names))
+    if layout.splits == ('all',) and camvid_lists().keys() & set(names): items = items.assign(split=official_splits(names))
     return replace(layout, items=items, remap=mask_form(layout))
 
 # %% ../../nbs/data/09_camvid.ipynb #200f3f50

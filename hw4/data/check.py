@@ -25,7 +25,7 @@ from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from PIL import ImageFile, UnidentifiedImageError
 from .celeba_lists import count_attributes, list_celeba
 from .contents import hash_files
-from .codes import CAMVID, Codes, Remap, identity
+from .codes import CAMVID, VOID_255, Codes, Remap, identity
 from .camvid_classes import ELEVEN
 from .camvid_lists import camvid_lists, official_splits
 from .layouts import (FOLDERS, IMAGE_SUFFIXES, KNOWN_LAYOUTS, SPLIT_NAMES, Fault, Layout, folder_names, folders_in, image_names,
@@ -71,7 +71,7 @@ def mask_faults(
     bad = [f'id {i} in {k:,} pixels' for i, k in counts.items() if held is not None and i not in held.stored]
     if not bad: return counts, []
     known = ', '.join(map(str, held.ids)) if held.ids else f'0 to {len(held.source) - 1}'
-    return counts, [Fault(file, f'{", ".join(bad)}, outside the codes {known}', 'Mend the mask, or give codes that name these ids')]
+    return counts, [Fault(file, f'{", ".join(bad)}, outside the codes {known}', 'Mend the mask, or give codes that name these ids' + VOID_255 * (255 in counts))]
 
 # %% ../../nbs/data/10_check.ipynb #e06dec8c
 def look(
@@ -190,7 +190,9 @@ def masks_hold(
     file = 'label_colors.txt' if painted else 'codes.txt'
     if (layout.root/file).is_file(): return names_beside(layout, void_id), file
     if painted and ({*layout.items.split} - {'all'} or folders_in(layout.root) in FOLDERS[1:]): return ELEVEN, f'CamVid\'s 32, as there is no {file}'
-    if folders_in(layout.root): return None, f'nobody says what the {"colours" if painted else "ids"} mean{", they are only counted" * (not painted)} ({file} names them, a line each)'
+    if folders_in(layout.root):
+        what = 'colours mean' if painted else 'ids mean, they are only counted'
+        return None, f'nobody says what the {what} ({file} names them, a line each)'
     return identity(CAMVID), 'those of CamVid, as there is no codes.txt'
 
 # %% ../../nbs/data/10_check.ipynb #00ee6b11
@@ -256,8 +258,9 @@ def names_fault(
 ) -> Fault:
     "What is wrong with the file that names the classes"
     painted = str(error).startswith(str(root/'label_colors.txt'))
-    file, line = ('label_colors.txt', 'Write red, green, blue and a name in each line') if painted else ('codes.txt', 'Write the name of a class in each line, id 0 first')
-    return Fault(file, str(error).removeprefix(str(root/file)).lstrip(': '), line)
+    file = 'label_colors.txt' if painted else 'codes.txt'
+    fix = 'Write red, green, blue and a name in each line' if painted else 'Write the name of a class in each line, id 0 first'
+    return Fault(file, str(error).removeprefix(str(root/file)).lstrip(': '), fix)
 
 # %% ../../nbs/data/10_check.ipynb #9a2feae4
 def check(

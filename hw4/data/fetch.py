@@ -32,8 +32,10 @@ def fetch_scenes(
     socket.setdefaulttimeout(timeout)
     try: root = untar_data(URLs.CAMVID)
     except Exception as e:  # no network, no space, a proxy, a broken archive: to the reader it is one and the same
-        raise OSError(f'CamVid could not be fetched ({" ".join(str(e).split())[:150] or type(e).__name__}).\nGet {URLs.CAMVID} (600 MB) in another way, '  # 598,913,237 bytes: fastai/data/download_checks.py
-                      'unpack it anywhere (tar xf camvid.tgz),\nand say where it is: --scenes FOLDER, or HW4_SCENES=FOLDER. `hw4 check FOLDER` looks through it.') from None
+        why = ' '.join(str(e).split())[:150] or type(e).__name__
+        # 598,913,237 bytes, as fastai/data/download_checks.py has it
+        raise OSError(f'CamVid could not be fetched ({why}).\nGet {URLs.CAMVID} (600 MB) in another way, unpack it anywhere (tar xf camvid.tgz),\n'
+                      'and say where it is: --scenes FOLDER, or HW4_SCENES=FOLDER. `hw4 check FOLDER` looks through it.') from None
     finally: socket.setdefaulttimeout(before)
     return need_all(scenes(root))
 

@@ -120,7 +120,8 @@ class FrozenEval(Callback):
             for o in group if still else []: o.eval()
         # timm asks the net itself, and not a layer, whether dropout is on
         if all(frozen[:-1]): self.model.body.eval()
-        for o in self.model.modules() if self.bn_stats == 'running' else []:
+        # the head is new: it has no statistics yet, and must collect some
+        for o in (m for group in self.model.groups()[:-1] for part in group for m in part.modules()) if self.bn_stats == 'running' else ():
             if isinstance(o, _BatchNorm): o.eval()
         for p in self.model.parameters():
             if not p.requires_grad: p.grad = None

@@ -33,6 +33,7 @@ from ..learn.fused import adam, sgd
 from ..learn.metrics import seg_metrics
 from ..learn.rare import seg_loss
 from ..learn.transfer import Classifier, clas_learner
+from ..learn.zoo import Zoo, zoo_learner
 from .spec import Spec
 
 # %% ../../nbs/study/00b_build.ipynb #8aebf02b
@@ -149,7 +150,8 @@ def build_model(
 ) -> nn.Module:  # images (bs, 3, h, w) float 0-1 -> logits
     "The net of a spec without its data, for timing, prediction and reading records back"
     if spec.task == 'classify': return Classifier(backbone(spec.arch, weights), n_out)
-    return FCN(backbone(spec.arch, weights, maps=True), n_out, stride=spec.stride)
+    if spec.net != 'fcn': return Zoo(backbone(spec.arch, weights), n_out, net=spec.net)
+    return FCN(backbone(spec.arch, weights, maps=True), n_out, stride=spec.stride, upsampling=spec.upsampling, scaled=spec.scaled)
 
 # %% ../../nbs/study/00b_build.ipynb #1441b3a1
 def build_learner(
@@ -165,4 +167,6 @@ def build_learner(
     shared = dict(regime=spec.regime, weights=spec.weights, bn_stats=spec.bn_stats, opt_func=opt_func, wd=spec.wd, device=device)
     if spec.task == 'classify': return clas_learner(dls, spec.arch, **shared)
     loss = seg_loss(spec.loss, dls, weight=torch.tensor([class_weights[o] for o in dls.vocab]) if class_weights else None)
-    return fcn_learner(dls, spec.arch, stride=spec.stride, loss_func=loss, metrics=seg_metrics(dls.vocab, per_class=False), **shared)
+    shared |= dict(loss_func=loss, metrics=seg_metrics(dls.vocab, per_class=False))
+    if spec.net != 'fcn': return zoo_learner(dls, spec.net, spec.arch, **shared)
+    return fcn_learner(dls, spec.arch, stride=spec.stride, upsampling=spec.upsampling, scaled=spec.scaled, **shared)

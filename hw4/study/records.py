@@ -62,7 +62,7 @@ def run_name(
     "The name of a run, the same for the same spec, seed and images"
     own = hash_files([spec.weights]) if spec.weights and Path(spec.weights).is_file() else []  # a file of weights counts by its content
     text = '\n'.join([spec.digest, *own, *(f'{k} {marks[k]["digest"]}' for k in sorted(marks))])
-    net = f'fcn{spec.stride}s-{spec.arch}' if spec.stride else spec.arch
+    net = f'fcn{spec.stride}s-{spec.arch}' if spec.stride else spec.arch if spec.net == 'fcn' else f'{spec.net}-{spec.arch}'
     return f'{net}-{spec.regime}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}-s{seed}'.replace('/', '_')
 
 # %% ../../nbs/study/01_records.ipynb #3628ed58
@@ -279,7 +279,7 @@ def row(
     "A record as the row of a table"
     spec, env = record.spec, record.environment
     images = 'synthetic twins' if env.get('synthetic') else Path(env.get('path', '')).name
-    return dict(run=record.run_id, dataset=spec.dataset, images=images, arch=spec.arch, stride=spec.stride, regime=spec.regime, weights=spec.weights,
+    return dict(run=record.run_id, dataset=spec.dataset, images=images, arch=spec.arch if spec.net == 'fcn' else f'{spec.net} {spec.arch}', stride=spec.stride, regime=spec.regime, weights=spec.weights,
                 augment=spec.augment, classes=len(record.vocab), size=f'{spec.size[0]}x{spec.size[1]}', epochs=spec.epochs + spec.freeze_epochs,
                 seed=record.seed, **{k: v for k, v in record.metrics.items() if not k.startswith('iou ')}, minutes=record.result['seconds']/60,
                 finished=record.result.get('finished'))

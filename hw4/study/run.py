@@ -84,15 +84,17 @@ def _measured(
 # %% ../../nbs/study/02_run.ipynb #0062c6fd
 def _resolved(
     learn: Learner,
-) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters, weights of classes if the loss has them
+) -> dict:  # classes, weights with their hash, normalisation, trained and total parameters; weights of classes, and what the masks hold, where there are such
     "What the spec's names turned out to mean"
     model, weights = learn.model, learn.model.weights
     balance = getattr(learn.loss_func, 'weight', None)  # counted in the training masks once; whoever reads the record takes these
+    held = learn.dls.layout.remap  # to the dataset's classes, where the files hold others
+    more = dict(class_weights=None if balance is None else dict(zip(learn.dls.vocab, balance.tolist())), held=held and held.to_dict())
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return dict(vocab=list(learn.dls.vocab), weights=None if weights is None else dict(name=weights.name, source=weights.source, sha256=weights.sha256),
                 mean=list(model.norm.mean.flatten().tolist()), std=list(model.norm.std.flatten().tolist()),
                 trained=sum(n for n, grad in counts if grad), parameters=sum(n for n, _ in counts),
-                **({} if balance is None else dict(class_weights=dict(zip(learn.dls.vocab, balance.tolist())))))
+                **{k: v for k, v in more.items() if v})
 
 # %% ../../nbs/study/02_run.ipynb #9e54977f
 def evaluate(

@@ -21,6 +21,7 @@ from .records import Record, right
 from .resampled import measured
 from .scores import MEASURES, brier, class_scores, ece, log_loss
 from .slices import cut, own_columns, per_image, score
+from .spec import net_title
 
 # %% ../../nbs/study/05e_tables.ipynb #d1eef7bf
 def answer_rows(
@@ -46,7 +47,7 @@ def _row(
     weights = 'random' if seen['weights'] is None else seen['weights']['name']
     measured = {k: f'{v:.3f}' for k, v in record.metrics.items() if not k.startswith('iou ')}
     if spec.task == 'classify': measured['95 % interval'] = '{:.3f} to {:.3f}'.format(*wilson(right(record.predictions, record.vocab)))
-    return dict(side=label, net=f'FCN-{spec.stride}s {spec.arch}' if spec.stride else spec.arch, weights=weights, seed=record.seed, **measured,
+    return dict(side=label, net=net_title(spec), weights=weights, seed=record.seed, **measured,
                 images=record.result['n'], size=f'{spec.size[0]}x{spec.size[1]}', augment=spec.augment, epochs=spec.epochs + spec.freeze_epochs,
                 trained=f'{millions(seen["trained"])} of {millions(seen["parameters"])}', minutes=f'{record.result["seconds"]/60:.1f}')
 
