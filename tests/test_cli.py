@@ -173,3 +173,38 @@ def test_the_same_image_in_both_splits_is_said(place):
     assert 'the same image as' in hw4('check', leaky, ok=False)
     said = hw4('run', 'q1-3', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--portraits', leaky, '--store', root/'none', '--dry-run')
     assert 'CAREFUL: 1 of the validation images of q1-3' in said
+
+
+def test_strips(place):
+    root, _ = place
+    said = hw4('strips', 'fcn8s', '--out', root/'results_comparison', '--errors', '--store', root/'runs')
+    files = sorted(o.name for o in (root/'results_comparison').iterdir())
+    assert '3 strips' in said and files == sorted([*(o.name for o in (root/'roads'/'val').iterdir()), 'legend.png'])
+    assert 'is a classifier' in hw4('strips', 'scratch', '--store', root/'runs', ok=False)
+
+
+def test_a_discussion_runs_nothing_new(place):
+    root, _ = place
+    said = hw4('run', 'q2-2', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--scenes', root/'roads', '--store', root/'runs')
+    assert 'stored' in said and 'epoch 1/1' not in said
+    assert 'Q2-2' in said and ('Not decided:' in said or 'Yes, quantitatively:' in said or 'No, they cost:' in said)
+
+
+def test_two_folders_of_ones_own(place, tmp_path):
+    "Check, plan, three strides and report of any two folders, from one command; and what is wrong is said before anything runs"
+    root, _ = place
+    scenes_twin(tmp_path/'plots', n_train=10, n_val=1)
+    (tmp_path/'plots'/'trainannot').rename(tmp_path/'truth')
+    (tmp_path/'codes.txt').write_text('Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist void'.replace(' ', '\n'))
+    mine = ['--images', tmp_path/'plots'/'train', '--masks', tmp_path/'truth', '--codes', tmp_path/'codes.txt', '--store', tmp_path/'runs', '--device', 'cpu']
+    dry = hw4('run', *mine, '--dry-run', '--size', 48)
+    assert 'ok, nothing is wrong' in dry and 'a random fifth (seed 0) is measured on' in dry and not (tmp_path/'runs').exists()
+    done = subprocess.run([*HW4, 'run', *map(str, mine), '--size', '48', '--epochs', '1'], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'Step by step' in done.stdout and (tmp_path/'report.html').is_file()
+    page = (tmp_path/'report.html').read_text()
+    assert 'A random fifth of the images is measured on' in page and f'--masks {tmp_path}/truth' in page
+    (tmp_path/'truth'/sorted(os.listdir(tmp_path/'truth'))[0]).unlink()
+    assert 'image without mask' in hw4('run', *mine, ok=False)
+    assert '--masks and --codes not given' in hw4('run', '--images', tmp_path/'plots'/'train', ok=False)
+    assert 'name questions' in hw4('run', ok=False)
