@@ -185,7 +185,8 @@ def test_strips(place):
 
 def test_a_discussion_runs_nothing_new(place):
     root, _ = place
-    said = hw4('run', 'q2-2', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--scenes', root/'roads', '--store', root/'runs')
+    said = hw4('run', 'q2-2', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--scenes', root/'roads', '--store', root/'runs',
+               '--weights', root/'resnet18.pth')
     assert 'stored' in said and 'epoch 1/1' not in said
     assert 'Q2-2' in said and ('Not decided:' in said or 'Yes, quantitatively:' in said or 'No, they cost:' in said)
 
@@ -194,9 +195,9 @@ def test_two_folders_of_ones_own(place, tmp_path):
     "Check, plan, three strides and report of any two folders, from one command; and what is wrong is said before anything runs"
     root, _ = place
     scenes_twin(tmp_path/'plots', n_train=10, n_val=1)
-    (tmp_path/'plots'/'trainannot').rename(tmp_path/'truth')
+    (tmp_path/'plots'/'train').rename(tmp_path/'pictures'), (tmp_path/'plots'/'trainannot').rename(tmp_path/'truth')
     (tmp_path/'codes.txt').write_text('Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist void'.replace(' ', '\n'))
-    mine = ['--images', tmp_path/'plots'/'train', '--masks', tmp_path/'truth', '--codes', tmp_path/'codes.txt', '--store', tmp_path/'runs', '--device', 'cpu']
+    mine = ['--images', tmp_path/'pictures', '--masks', tmp_path/'truth', '--codes', tmp_path/'codes.txt', '--store', tmp_path/'runs', '--device', 'cpu']
     dry = hw4('run', *mine, '--dry-run', '--size', 48)
     assert 'ok, nothing is wrong' in dry and 'a random fifth (seed 0) is measured on' in dry and not (tmp_path/'runs').exists()
     done = subprocess.run([*HW4, 'run', *map(str, mine), '--size', '48', '--epochs', '1'], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'OMP_NUM_THREADS': '1'})
@@ -206,5 +207,5 @@ def test_two_folders_of_ones_own(place, tmp_path):
     assert 'A random fifth of the images is measured on' in page and f'--masks {tmp_path}/truth' in page
     (tmp_path/'truth'/sorted(os.listdir(tmp_path/'truth'))[0]).unlink()
     assert 'image without mask' in hw4('run', *mine, ok=False)
-    assert '--masks and --codes not given' in hw4('run', '--images', tmp_path/'plots'/'train', ok=False)
+    assert '--masks and --codes not given' in hw4('run', '--images', tmp_path/'pictures', ok=False)
     assert 'name questions' in hw4('run', ok=False)

@@ -146,7 +146,7 @@ def _of_masks(
     notes = ['mIoU is read off one confusion matrix of all images: the mean over the classes that occur in truth or prediction (in the test: in the truth, the same for both sides); '
              'void pixels (by their true label) are left out. Masks are compared at the size in the table.']
     if runs[0].spec.dataset == 'scenes' and runs[0].spec.valid == 'val':
-        notes.append("The validation frames are one clip of a drive whose other frames are in the training set: validation numbers flatter. "
+        notes.append("CamVid's official validation frames are one clip of a drive whose other frames are in the training set: validation numbers flatter. "
                      'Neighbouring frames are so alike that intervals from one clip tend to be too narrow, also when whole blocks are drawn.')
     if len({o.vocab for o in runs}) > 1:
         notes.append('The sides have different classes, so the numbers in the table are not one scale: a mean over fewer, larger classes is higher '
