@@ -61,7 +61,7 @@ def step(
     device: Device,
 ) -> None:
     "Train on one batch"
-    with device.autocast(model): logits = model(xb)
+    with device.autocast(model, xb): logits = model(xb)
     F.cross_entropy(logits.float(), yb).backward()
     opt.step()
     opt.zero_grad()

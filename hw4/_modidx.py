@@ -451,6 +451,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'hw4.learn.device.has_bfloat16': ('learn/device.html#has_bfloat16', 'hw4/learn/device.py'),
                                   'hw4.learn.device.has_fused': ('learn/device.html#has_fused', 'hw4/learn/device.py'),
                                   'hw4.learn.device.on_machine': ('learn/device.html#on_machine', 'hw4/learn/device.py'),
+                                  'hw4.learn.device.too_narrow': ('learn/device.html#too_narrow', 'hw4/learn/device.py'),
                                   'hw4.learn.device.trains_depthwise': ('learn/device.html#trains_depthwise', 'hw4/learn/device.py')},
             'hw4.learn.fcn': { 'hw4.learn.fcn.Double': ('learn/fcn.html#double', 'hw4/learn/fcn.py'),
                                'hw4.learn.fcn.Double.__init__': ('learn/fcn.html#double.__init__', 'hw4/learn/fcn.py'),

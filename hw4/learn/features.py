@@ -231,11 +231,13 @@ def stills(
     front: nn.Module,  # from `freezing`
     model: nn.Module,  # the whole net
     device: Device,
+    *,
+    x: torch.Tensor,  # images of the size that it will see
 ) -> list[Still]:  # for training images, and for validation images: the same, if both are looked at in one precision
     "A front as the usual training would run it"
     precisions = []
     for train in (True, False):
-        with torch.set_grad_enabled(train): precisions.append(device.precision_for(model))
+        with torch.set_grad_enabled(train): precisions.append(device.precision_for(model, x))
     made = {o: Still(narrow(front, o), device, o) for o in set(precisions)}
     return [made[o] for o in precisions]
 
@@ -250,9 +252,10 @@ def feature_learner(
     can_stand_in(learn)
     if views < 1: raise ValueError(f'views={views}: expected at least 1')
     model, device = learn.model.eval(), learn.use_device.device
-    front, rest = freezing(model, device.prepare(torch.rand(2, 3, *reader_of(learn.dls.train).size)))
+    x = device.prepare(torch.rand(2, 3, *reader_of(learn.dls.train).size))
+    front, rest = freezing(model, x)
     loaders = []
-    for dl, still in zip(learn.dls.loaders, stills(front, model, device)):
+    for dl, still in zip(learn.dls.loaders, stills(front, model, device, x=x)):
         n, targets = 1 if strategy_of(dl) == 'none' else views, fa_collate([dl.dataset.tls[1][i] for i in range(dl.n)])
         loaders.append(FeatureDL(dl, features(still, dl, views=n, seed=seed), views=n, targets=targets.as_subclass(torch.Tensor)))
     dls = DataLoaders(*loaders, path=learn.dls.path, device=learn.dls.device)

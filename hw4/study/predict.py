@@ -69,9 +69,9 @@ def ask(
 ) -> torch.Tensor:  # (bs, n) or (bs, n, h, w) float32 logits, on the device
     "What a net says of a batch"
     xb = device.prepare(xb)
-    with device.autocast(model): logits = model(xb).float()
+    with device.autocast(model, xb): logits = model(xb).float()
     if tta == 'none': return logits
-    with device.autocast(model): other = model(device.prepare(xb.flip(-1))).float()
+    with device.autocast(model, xb): other = model(device.prepare(xb.flip(-1))).float()
     if other.ndim == 4: other = other.flip(-1)
     return torch.logaddexp(logits.log_softmax(1), other.log_softmax(1)) - log(2)
 

@@ -158,7 +158,7 @@ def _seconds(
     "Time of one batch"
     for _ in range(2):
         start = time.monotonic()
-        with torch.set_grad_enabled(grad), device.autocast(model): out = model(device.prepare(x)).float().mean()
+        with torch.set_grad_enabled(grad), device.autocast(model, x): out = model(device.prepare(x)).float().mean()
         if grad: out.backward()
         out.item()
     return time.monotonic() - start
