@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from hw4.data.synth import scenes_twin
 from hw4.learn.losses import SegCrossEntropy
-from hw4.learn.rare import LOSSES, CrossEntropyDice, HardPixels, class_weights, count_pixels, median_frequency, seg_loss
+from hw4.learn.rare import LOSSES, CrossEntropyDice, HardPixels, class_weights, pixels_of_classes, median_frequency, seg_loss
 from hw4.study import records
 from hw4.study.build import build_dls, open_layout
 from hw4.study.run import run
@@ -122,7 +122,7 @@ def test_hard_pixels_fall_back_to_the_hardest_share():
 def test_median_frequency_by_hand():
     masks = [np.zeros((2, 5), int), np.ones((2, 5), int)]
     masks[1][0] = [0, 0, 2, 255, 255]
-    own, among = count_pixels(masks, 4)
+    own, among = pixels_of_classes(masks, 4)
     assert own.tolist() == [12, 5, 1, 0] and among.tolist() == [20, 10, 10, 0]
     assert np.allclose(median_frequency(own, among), [.5 / .6, 1, 5, 1])  # frequencies .6, .5, .1: the median is .5
 
@@ -139,7 +139,7 @@ def test_weights_are_counted_once_and_read_back(roads, tmp_path, monkeypatch):
     dls = build_dls(spec, open_layout(spec, roads))
     assert list(stored) == list(record.vocab) and np.allclose(list(stored.values()), class_weights(dls))
     masks = [np.asarray(o) for o in dls.train_ds.tls[1]]
-    assert np.allclose(class_weights(dls), median_frequency(*count_pixels(masks, 11))) and masks[0].shape == (32, 48)
+    assert np.allclose(class_weights(dls), median_frequency(*pixels_of_classes(masks, 11))) and masks[0].shape == (32, 48)
     monkeypatch.setattr('hw4.learn.rare.class_weights', lambda dls: pytest.fail('counted again'))
     assert np.allclose(records.Record(record.path).learner(dls).loss_func.weight, list(stored.values()))
 
