@@ -30,10 +30,10 @@ def trains_depthwise(
 NARROW = 32  # pixels; found with PyTorch 2.14 and its oneDNN 3.12 on processors with AMX: a map 2 wide, a 3x3 kernel, stride 2
 
 def too_narrow(
-    x: torch.Tensor,  # a batch, of images or of anything else
+    x: torch.Tensor,  # a batch, of images (bs, 3, h, w) or of anything else
 ) -> bool:
     "Whether a processor's bfloat16 kernels cannot be trusted with images so narrow"
-    return x.ndim == 4 and x.shape[-1] <= NARROW
+    return x.ndim == 4 and x.shape[1] == 3 and x.shape[-1] <= NARROW
 
 # %% ../../nbs/learn/02_device.ipynb #5d02b5d4
 @dataclass(frozen=True)

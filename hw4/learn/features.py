@@ -27,7 +27,7 @@ from ..data.contents import hash_file, hash_files
 from ..data.loader import PixelDL, reader_of
 from ..data.rows import open_rows
 from ..data.views import view_numbers
-from .device import Device, UseDevice
+from .device import Device, UseDevice, too_narrow
 from .fold import narrow
 from .transfer import Classifier, FrozenEval, make_learner
 from .freezing import Head, freezing
@@ -186,17 +186,15 @@ class FeatureDL(DataLoader):
     def before_iter(self):
         super().before_iter()
         if self.held is None and self.views * self.n * self.vectors([0]).nbytes < HELD:
-            self.held = torch.cat([self.vectors(range(self.n), o) for o in range(self.views)])
+            self.held = torch.from_numpy(self.rows.take([f'{o}-{view}' for view in range(self.views) for o in self.hashes]))
 
     def vectors(
         self,
         rows: list[int],  # positions in the loader's items
-        view: int | None = None,  # which view of each; None: the one that is shown now
-    ) -> torch.Tensor:  # (n, *shape) float32
+    ) -> torch.Tensor:  # (n, *shape) float32, of the view that is shown now
         "Features, from memory if all fit there"
-        view = self.view if view is None else view
-        if self.held is not None: return self.held[torch.tensor(rows) + view * self.n]
-        return torch.from_numpy(self.rows.take([f'{self.hashes[i]}-{view}' for i in rows]))
+        if self.held is not None: return self.held[torch.tensor(rows) + self.view * self.n]
+        return torch.from_numpy(self.rows.take([f'{self.hashes[i]}-{self.view}' for i in rows]))
 
 # %% ../../nbs/learn/04_features.ipynb #a03cd209
 class FixedViews(Callback):
@@ -260,6 +258,7 @@ def feature_learner(
         loaders.append(FeatureDL(dl, features(still, dl, views=n, seed=seed), views=n, targets=targets.as_subclass(torch.Tensor)))
     dls = DataLoaders(*loaders, path=learn.dls.path, device=learn.dls.device)
     dls.vocab = learn.dls.vocab
+    if device.name == 'cpu' and too_narrow(x): device = replace(device, precision='float32', depthwise=None)  # as the images would be trained on
     if isinstance(rest, Head): device = replace(device, threads=1, compiled=False)  # one Linear is too little to be shared, or compiled
     same = {o: getattr(learn, o) for o in ('loss_func', 'opt_func', 'metrics', 'lr', 'wd', 'wd_bn_bias', 'moms')}
     return make_learner(dls, rest, device=device, bn_stats=learn.frozen_eval.bn_stats, cbs=FixedViews(seed, views), **same)

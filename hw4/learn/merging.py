@@ -30,7 +30,9 @@ def merge_named(
 def merge_by(
     cm: np.ndarray,  # (..., n+1, n) int64 confusion matrix of the remap's source classes, void row last
     remap: Remap,  # from those classes to others
+    *,
+    void: str | None = None,  # which of the source names is void, wherever it stands among them; None: the last one, or none
 ) -> np.ndarray:  # (..., m+1, m) int64 over the remap's target
     "The confusion matrix that remapped masks would have given, exactly"
-    groups = remap.groups
-    return merge_named(cm, remap.source, groups={o: groups[o] for o in remap.target.names})
+    groups, names = remap.groups, [*(o for o in remap.source if o != void), *[void]*(void is not None)]
+    return merge_named(cm, names, groups={o: groups[o] for o in remap.target.names})

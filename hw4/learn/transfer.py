@@ -109,7 +109,7 @@ class FrozenEval(Callback):
     order = TrainEvalCallback.order + 1
     def __init__(
         self,
-        bn_stats: str = 'batch',  # of BatchNorm that is not frozen: 'batch' (statistics of the batch) or 'running' (those it has)
+        bn_stats: str = 'batch',  # of BatchNorm that is not frozen: 'batch' (statistics of the batch) or 'running' (those it has; the head has none yet)
     ):
         if bn_stats not in ('batch', 'running'): raise ValueError(f"bn_stats={bn_stats!r}, expected 'batch' or 'running'")
         self.bn_stats = bn_stats

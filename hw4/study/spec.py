@@ -49,7 +49,7 @@ class Spec:
     opt: str = 'adam'           # optimiser, by fastai's name
     wd: float = 0.01            # weight decay, decoupled
     loss: str = 'cross_entropy' # what is minimised, by its name in `LOSSES`; for classification cross-entropy alone
-    bn_stats: str = 'batch'     # BatchNorm of trained layers: 'batch' statistics, or the stored 'running' ones
+    bn_stats: str = 'batch'     # BatchNorm of trained layers: 'batch' statistics, or the stored 'running' ones (a head's own: always of the batch)
     precision: str = 'auto'     # 'float32', 'bfloat16', or 'auto': what the device does best
     valid: str = 'val'          # split that is measured
     attr: str|None = None       # classify: the CelebA attribute, when the labels come from its list
