@@ -35,10 +35,12 @@ DeviceName = Annotated[str, typer.Option(help='cpu, cuda, mps, or auto: the best
 @app.command()
 def check(
     path: Annotated[Path, typer.Argument(help='Folder of a dataset: class folders, images with masks, or CelebA as published')],
+    codes: Annotated[Optional[Path], typer.Option(help='What masks hold: a class name a line, the first for id 0; where they are painted red, green, blue and a name (default: codes.txt or label_colors.txt in the folder)')] = None,
+    void_id: Annotated[Optional[int], typer.Option(help='The id of void in the masks, such as 255 (default: that of the name void)')] = None,
 ):
     "Recognise a dataset, count it, and report everything wrong with it at once."
     from hw4.data.check import check as look
-    report = look(path)
+    report = look(path, codes, void_id=void_id)
     print(report)
     raise typer.Exit(0 if report.ok else 1)
 

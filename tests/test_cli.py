@@ -68,6 +68,21 @@ def test_get(tmp_path, there):
     assert 'only scenes' in hw4('get', 'portraits', ok=False)
 
 
+def test_check_is_told_what_the_masks_hold(tmp_path):
+    "The ways out that its faults name are options"
+    for part, im in (('images', Image.new('RGB', (4, 4))), ('masks', Image.new('L', (4, 4), 255))):
+        (tmp_path/'pets'/part).mkdir(parents=True)
+        im.save(tmp_path/'pets'/part/'1.png')
+    (tmp_path/'names.txt').write_text('cat\ndog\n')
+    assert 'void_id=255' in hw4('check', tmp_path/'pets', '--codes', tmp_path/'names.txt', ok=False)
+    said = hw4('check', tmp_path/'pets', '--codes', tmp_path/'names.txt', '--void-id', 255)
+    assert f'class names: {tmp_path}/names.txt' in said and 'ok, nothing is wrong' in said
+    said = hw4('check', tmp_path/'pets', '--codes', tmp_path/'nowhere.txt', ok=False)
+    assert 'expected a text file with one class name a line' in said and 'Traceback' not in said
+    portraits_twin(tmp_path/'faces', n_train=2, n_val=2)
+    assert 'no masks: leave codes and void_id out' in hw4('check', tmp_path/'faces', '--void-id', 255, ok=False)
+
+
 def test_run_prints_plan_progress_and_table(place):
     _, said = place
     assert 'about' in said and 'epoch 1/1' in said and 'pixel_acc' in said and 'skips (FCN-8s)' in said

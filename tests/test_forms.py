@@ -1,4 +1,5 @@
 "CamVid in its three forms is one dataset: the same splits, the same ids to the last pixel, the same predictions."
+import hashlib
 import json
 import os
 import zipfile
@@ -17,17 +18,21 @@ from hw4.data.camvid import THREE, camvid_dls, scenes
 from hw4.data.camvid_classes import ALL_32, CLASSES_32, ELEVEN
 from hw4.data.camvid_lists import camvid_lists
 from hw4.data.check import check
+from hw4.data.contents import hash_file
 from hw4.data.codes import CAMVID, Remap, codes_of, identity, remap, with_void
 from hw4.data.colours import ids_of_colours, is_painted
 from hw4.data.layouts import mask_folders
 from hw4.data.masks import full_remap, mask_dl, mask_dls, mask_remap
+from hw4.data.names import names_beside
 from hw4.data.other_forms import as_32, write_form
 from hw4.data.pairs import pair_folders
 from hw4.data.pixels import KeptMasks, open_masks, read_mask
 from hw4.data.synth import scenes_twin
 from hw4.learn.device import Device
 from hw4.learn.losses import SegCrossEntropy
+from hw4.study.folders import check_pairs, open_pair
 from hw4.study.handin import build_wheel
+from hw4.study.records import fingerprint, run_name
 from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec, spec_from
 
@@ -87,6 +92,41 @@ def test_a_run_is_measured_on_another_form(forms, tmp_path):
     for o in bare[1:]: pd.testing.assert_frame_equal(bare[0], o)
 
 
+def test_ids_are_not_read_under_other_names(forms, tmp_path):
+    "A run that tells the 32 ids apart is not measured on masks of the 11, where id 0 is Sky and not Animal"
+    fine = replace(ALL_32, colours=None)
+    spec = Spec('segment', 'scenes', 'resnet18', (54, 80), regime='scratch', weights=None, bs=4, stride=32, epochs=1, remap=fine.to_dict())
+    record = run(spec, path=forms['fastai'], store=tmp_path, device=Device('cpu', 'float32', False, 1), watch=False)
+    assert len(record.vocab) == 31 and len(evaluate(record, forms['painted'])) == 3            # the same 32, painted
+    for read in (lambda: evaluate(record, forms['segnet']), lambda: run(spec, path=forms['segnet'], store=tmp_path, watch=False),
+                 lambda: mask_dl(scenes(forms['segnet']).of('val'), remap=fine, size=SIZE)):
+        with pytest.raises(ValueError, match=r'its masks hold 12 ids \(Sky, Building, Pole, ...\), the remap starts from 32 ids \(Animal, Archway'): read()
+
+
+def test_the_list_of_names_is_a_part_of_the_truth(forms, tmp_path):
+    "Two lists, one set of files: two truths, two runs. Where the masks hold the classes themselves the digest is that of the files, as it always was"
+    root = write_form(mask_folders(forms['segnet']), tmp_path/'fastai', form='fastai')
+    spec = Spec('segment', 'scenes', 'resnet18', (54, 80), regime='scratch', weights=None, stride=32)
+    marks = [fingerprint(scenes(root), ['train', 'val'])]
+    names = (root/'codes.txt').read_text().split()
+    i, j = names.index('Car'), names.index('Sky')
+    names[i], names[j] = names[j], names[i]
+    (root/'codes.txt').write_text('\n'.join(names))
+    marks.append(fingerprint(scenes(root), ['train', 'val']))
+    assert marks[0]['val']['files'] == marks[1]['val']['files'] and marks[0]['val']['digest'] != marks[1]['val']['digest']
+    assert len({run_name(spec, 0, o) for o in marks}) == 2
+    layout = scenes(forms['segnet']).of('val')
+    pairs = sorted(f'{hash_file(a)} {hash_file(b)}' for a, b in zip(layout.paths(), layout.paths('mask')))
+    assert fingerprint(layout, ['val'])['val']['digest'] == hashlib.blake2b('\n'.join(pairs).encode(), digest_size=8).hexdigest()
+
+
+def test_what_says_itself_is_not_said_again(forms):
+    "An id of void beside a layout that knows its ids would be ignored, so it is refused"
+    for o in ('fastai', 'painted'):
+        with pytest.raises(ValueError, match='says itself what its masks hold, from Animal to Wall: leave it out'): camvid_dls(forms[o], void_id=255, size=SIZE, device='cpu')
+    assert mask_remap(scenes(forms['segnet']), codes=CAMVID, void_id=255).stored[-1] == 255
+
+
 def test_check_knows_the_forms(forms):
     for form, names in dict(painted='label_colors.txt', fastai='codes.txt', segnet='those of CamVid, as there is no codes.txt').items():
         report = check(forms[form])
@@ -133,7 +173,24 @@ def test_a_strange_frame_in_one_folder_is_an_error(forms, tmp_path):
     root = write_form(mask_folders(forms['segnet']), tmp_path/'fastai', form='fastai')
     for folder, end in (('images', ''), ('labels', '_P')): (root/folder/f'0001TP_006690{end}.png').rename(root/folder/f'holiday{end}.png')
     with pytest.raises(ValueError, match="1 of 14 images are none of CamVid's 701 frames, the first is 'holiday'"): scenes(root)
-    assert check(root).images == {'all': 14}                                        # still a folder of images and masks
+    report = check(root)                                                            # says the same, and the rest is split
+    assert report.images == {'train': 10, 'val': 3, 'all': 1}
+    assert [(o.file, o.what) for o in report.faults] == [('images/holiday.png', "is none of CamVid's 701 frames, as others here are")]
+
+
+def test_painted_masks_of_somebody_else_are_not_camvids(tmp_path):
+    "In folders that anybody may have: nobody says what the colours mean, and no colour is said to be wrong"
+    report = check(painted(tmp_path/'pets').rename(tmp_path/'labels'))
+    assert report.names_from.startswith('nobody says') and report.ok is False
+    for split in ('train', 'val'):
+        for o in ('images', 'labels'): (tmp_path/'split'/o/split).mkdir(parents=True)
+    for i in range(3):
+        split = 'train' if i else 'val'
+        for a, b in (('images', 'images'), ('masks', 'labels')): (tmp_path/'labels'/a/f'{i}.png').rename(tmp_path/'split'/b/split/f'{i}.png')
+    report = check(tmp_path/'split')
+    assert report.images == {'train': 2, 'val': 1} and report.names_from.startswith('nobody says what the colours mean')
+    assert all('it is painted in colours. Say which colour is which class' in f'{o.what}. {o.fix}' for o in report.faults) and len(report.faults) == 3
+    assert check(tmp_path/'split', PETS).ok
 
 
 def test_scenes_of_somebody_else(tmp_path):
@@ -203,6 +260,77 @@ def test_painted_masks_that_look_like_ids_are_found(tmp_path):
     report = check(root)
     assert [o.file for o in report.faults] == ['masks/2.png'] and 'index 0 is' in report.faults[0].what
     assert check(root, PETS).ok                                                             # with the colours all is well
+
+
+TABLE = '250 120 0 cat\n0 120 250 dog\n0 0 0 Void\n'
+
+
+def test_a_palette_is_paint_if_a_file_says_so(tmp_path):
+    "The colours beside the masks, or in the file that is given, are known before it is asked whether the masks are painted in them"
+    plain, small = painted(tmp_path/'plain', n=10), painted(tmp_path/'small', save=shrunk, n=10)
+    for o in (plain, small): (o/'label_colors.txt').write_text(TABLE)
+    held = [names_beside(mask_folders(o)) for o in (plain, small)]
+    assert held[0] == held[1] and held[0].colours and held[0].target.all_names == ('cat', 'dog', 'Void')
+    assert [check(o).names_from for o in (plain, small)] == ['label_colors.txt'] * 2 and check(small).ok
+    assert check(plain).counts.equals(check(small).counts)
+    for o in (plain, small): (o/'label_colors.txt').rename(o/'names.txt')
+    pairs = [open_pair(o/'images', o/'masks', codes=o/'names.txt') for o in (plain, small)]
+    assert pairs[0][1] == pairs[1][1] == held[0]
+    read = [open_masks(layout.paths('mask'), (12, 16), remap=remap).batch(layout.paths('mask')) for layout, remap, _ in pairs]
+    assert np.array_equal(*read)
+
+
+def test_camvids_palettes_beside_their_list(forms, tmp_path):
+    "Masks that a program made small, with CamVid's own list: `check` and the readers agree"
+    root = write_form(mask_folders(forms['segnet']), tmp_path/'painted', form='painted')
+    for o in mask_folders(root).paths('mask'):
+        small = Image.fromarray(31 - ids_of_colours(np.array(Image.open(o)), ELEVEN.colours)).convert('P')
+        small.putpalette(np.array(ELEVEN.colours[::-1], np.uint8).ravel().tolist())
+        small.save(o)
+    ours, theirs = truths(scenes(root)), truths(scenes(forms['segnet']))
+    assert all(np.array_equal(ours[o], theirs[o]) for o in theirs)
+    assert check(root).ok and check(root).names_from == 'label_colors.txt' and names_beside(mask_folders(root)).colours == ELEVEN.colours
+
+
+@pytest.mark.parametrize('mode', ['L', 'P'])
+def test_a_list_of_colours_names_no_ids(tmp_path, mode):
+    "'250 120 0 cat' is no class"
+    root = painted(tmp_path/'pets', save=lambda im, file: Image.new('L', im.size, 1).convert(mode).save(file), n=10)
+    (tmp_path/'colours.txt').write_text(TABLE)
+    with pytest.raises(ValueError, match='names colours, but the masks of .* hold ids'): open_pair(root/'images', root/'masks', codes=tmp_path/'colours.txt')
+    with pytest.raises(ValueError, match='names colours, but the masks of .* hold ids'): check(root, tmp_path/'colours.txt')
+    (root/'label_colors.txt').write_text(TABLE)
+    (root/'codes.txt').write_text('cat\ndog\nvoid\n')
+    assert names_beside(mask_folders(root)).colours is None and check(root).names_from == 'codes.txt' and check(root).ok
+
+
+def test_two_folders_with_contradicting_palettes(tmp_path):
+    "What `check` finds in a dataset, the study of two folders finds as well"
+    turn = iter([shrunk] * 9 + [lambda im, file: im.quantize(3, dither=Image.Dither.NONE).save(file)])
+    root = painted(tmp_path/'pets', save=lambda im, file: next(turn)(im, file), n=10)
+    (tmp_path/'codes.txt').write_text('cat\ndog\nrest\n')
+    layout, held, _ = open_pair(root/'images', root/'masks', codes=tmp_path/'codes.txt')
+    report = check_pairs(layout, held, progress=False)
+    assert len(report.faults) >= 1 and all('in its palette, and' in o.what for o in report.faults)
+    (tmp_path/'colours.txt').write_text(TABLE)
+    layout, held, _ = open_pair(root/'images', root/'masks', codes=tmp_path/'colours.txt')
+    assert check_pairs(layout, held, progress=False).ok
+
+
+def test_void_with_a_colour_of_its_own(tmp_path):
+    "Pascal VOC: the background is black, and the border that nobody labelled is not"
+    voc = dict(names=('background', 'cat', 'void'), void='void', colours=((0, 0, 0), (64, 0, 0)))
+    palette, ids = np.array([(0, 0, 0), (64, 0, 0), (224, 224, 192)], np.uint8), np.array([[0, 1, 2, 0]] * 4, np.uint8)
+    for part in ('images', 'masks'): (tmp_path/part).mkdir()
+    for i in range(2):
+        Image.new('RGB', (4, 4), (i, i, i)).save(tmp_path/'images'/f'{i}.jpg')
+        Image.fromarray(palette[ids]).save(tmp_path/'masks'/f'{i}.png')
+    layout = replace(mask_folders(tmp_path), items=mask_folders(tmp_path).items.assign(split=['train', 'val']))
+    with pytest.raises(ValueError, match='background and void have no colours of their own; void is black unless'): mask_dls(layout, codes=codes_of(**voc), size=4)
+    dls = mask_dls(layout, codes=codes_of(**voc, void_colour=(224, 224, 192)), size=4, augment='none', bs=1, device='cpu')
+    assert dls.one_batch()[1][0].tolist() == ids.tolist() and dls.codes.void_idx == 2
+    (tmp_path/'label_colors.txt').write_text('0 0 0 background\n64 0 0 cat\n224 224 192 void\n')
+    assert mask_dls(layout, size=4, augment='none', bs=1, device='cpu').codes == dls.codes and check(tmp_path).ok
 
 
 def test_a_decorated_mask_of_ids_is_ids(tmp_path):

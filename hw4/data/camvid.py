@@ -12,8 +12,9 @@ from fastai.data.core import DataLoaders
 from .layouts import Layout, mask_folders
 from .codes import CAMVID, Remap, codes_of, read_codes, remap as remap_by_name
 from .camvid_classes import ELEVEN
-from .camvid_lists import camvid_lists, official_splits
-from .masks import first_is_painted, mask_dls
+from .camvid_lists import TAKE_OUT, official_splits
+from .names import first_is_painted
+from .masks import mask_dls
 
 # %% ../../nbs/data/09_camvid.ipynb #164f8280
 THREE = remap_by_name(  # the three classes as the course groups them
@@ -46,8 +47,12 @@ def scenes(
     layout = mask_folders(path)
     names = [Path(o).stem for o in layout.items.file]
     items = layout.items.assign(drive=[o.rsplit('_', 1)[0] for o in names])
-    if layout.splits == ('all',) and camvid_lists().keys() & set(names): items = items.assign(split=official_splits(names))
-    return replace(layout, items=items, remap=mask_form(layout))
+    splits, strange = official_splits(names)
+    if layout.splits == ('all',):
+        if strange: raise ValueError(f'{len(strange)} of {len(names)} images are none of CamVid\'s 701 frames, the first is {strange[0]!r}. {TAKE_OUT}')
+        items = items.assign(split=splits)
+    held = mask_form(layout)
+    return replace(layout, items=items, remap=held, id_names=None if held else CAMVID.all_names)
 
 # %% ../../nbs/data/09_camvid.ipynb #200f3f50
 def camvid_dls(

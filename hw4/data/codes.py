@@ -68,6 +68,7 @@ def codes_of(
     void: str | None = None,  # name of the class that is never counted; None: there is none
     *,
     colours: tuple[tuple[int, int, int], ...] | None = None,  # one a name without void, 0-255; None: distinct colours are made
+    void_colour: tuple[int, int, int] = (0, 0, 0),  # 0-255; another one where a class is black, as the background of Pascal VOC is
 ) -> Codes:  # `names` without `void`, in the order given
     "Codes from a list of names"
     names = tuple(o for o in names if o != void)
@@ -75,7 +76,7 @@ def codes_of(
         golden = 0.618034
         hsv = [(i * golden % 1, (0.9, 0.6, 0.75)[i % 3], (1.0, 0.8, 0.6)[i // 8 % 3]) for i in range(len(names))]
         colours = [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(*o)) for o in hsv]
-    return Codes(names, tuple(tuple(o) for o in colours), void=void)
+    return Codes(names, tuple(tuple(o) for o in colours), void=void, void_colour=tuple(void_colour))
 
 # %% ../../nbs/data/01_codes.ipynb #1c0d3a02
 def with_void(
@@ -110,8 +111,11 @@ class Remap:
 
     def __post_init__(self):
         for what, given in (('ids', self.ids), ('colours', self.colours)):
-            if given is not None and (len(given) != len(self.source) or len(set(given)) != len(given)):
-                raise ValueError(f'{len(given)} {what}, {len(set(given))} of them different, for {len(self.source)} names: every name needs one of its own')
+            if given is None or len(set(given)) == len(given) == len(self.source): continue
+            same = [o for o, value in zip(self.source, given) if given.count(value) > 1][:5]
+            black = '; void is black unless codes_of(..., void_colour=...) says otherwise' * (what == 'colours')
+            raise ValueError(f'{len(given)} {what}, {len(set(given))} of them different, for {len(self.source)} names: every name needs one of its own'
+                             + f' ({" and ".join(same)} have no {what} of their own{black})' * bool(same))
         if self.ids and self.colours: raise ValueError('both ids and colours: a mask holds one or the other')
         if not all(0 <= o <= 255 for o in self.stored): raise ValueError(f'ids from {min(self.stored)} to {max(self.stored)}: a mask holds 0 to 255')
 

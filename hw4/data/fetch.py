@@ -17,7 +17,8 @@ def need_all(
     layout: Layout,  # of road scenes
 ) -> Layout:  # the same
     "Road scenes that must be all of CamVid"
-    missing = [o for o in camvid_lists() if o not in {Path(f).stem for f in layout.items.file}]
+    there = {Path(o).stem for o in layout.items.file}
+    missing = [o for o in camvid_lists() if o not in there]
     if not missing: return layout
     raise ValueError(f'{layout.root} lacks {len(missing)} of the {len(camvid_lists())} frames of CamVid, the first is {missing[0]}: '
                      f'delete {layout.root} and fetch it again')

@@ -93,6 +93,7 @@ class Layout:
     task: str  # 'classify', 'segment' or 'predict' (no labels)
     items: pd.DataFrame  # a row an image: file, split, and label (classify) or mask (segment); further columns are slices
     remap: object | None = None  # a `Remap` of hw4.data.codes, from what the masks hold to the dataset's classes; None: they hold their ids
+    id_names: tuple[str, ...] | None = None  # of the ids in the masks, id 0 first; None: not known here, or `remap` says it
 
     def __repr__(self) -> str:  # one line
         "What it is, where, and how many images each split has"

@@ -48,7 +48,8 @@ def fingerprint(
         part = layout.of(split)
         files = hash_files(part.paths())
         truths = hash_files(part.paths('mask')) if 'mask' in part.items else list(part.items.label)
-        digest = hashlib.blake2b('\n'.join(sorted(map(' '.join, zip(files, truths)))).encode(), digest_size=8).hexdigest()
+        held = [json.dumps(layout.remap.to_dict(), sort_keys=True)] if layout.remap else []  # what the numbers in the files mean is a part of the truth
+        digest = hashlib.blake2b('\n'.join([*sorted(map(' '.join, zip(files, truths))), *held]).encode(), digest_size=8).hexdigest()
         marks[split] = dict(n=len(files), digest=digest, files=dict(zip(part.items.file, files)))
         if 'mask' in part.items: marks[split]['masks'] = dict(zip(part.items.file, part.items['mask']))
     return marks
