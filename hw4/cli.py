@@ -62,6 +62,7 @@ def run(
     images: Annotated[Optional[Path], typer.Option(help='Instead of a question: a folder of images of your own (with --masks and --codes), checked, studied and reported')] = None,
     masks: Annotated[Optional[Path], typer.Option(help='Their masks, of the same names')] = None,
     codes: Annotated[Optional[Path], typer.Option(help='codes.txt: a class name a line, the first for id 0; a class called void is not counted')] = None,
+    suffix: Annotated[Optional[str], typer.Option(help="What a mask's name has before its dot and the image's has not, such as _mask (default: _P or _L if every mask has it)")] = None,
     void_id: Annotated[Optional[int], typer.Option(help='The id of void in the masks, such as 255 (default: that of the name void)')] = None,
     arch: Annotated[Optional[str], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
     weights: Annotated[Optional[str], typer.Option(help="'imagenet' or a file of weights")] = None,
@@ -85,10 +86,12 @@ def run(
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, ask, question
     from hw4.study.records import store_path
-    from hw4.study.whole import whole_study
+    from hw4.study.whole import own_folders, whole_study
+    own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
+    mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
     how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views, precision=precision)
-    if images or masks or codes: return whole_study(dict(images=images, masks=masks, codes=codes, void_id=void_id), watch=None if dry_run else watchers(tensorboard), **how)
+    if mine: return whole_study(own, watch=None if dry_run else watchers(tensorboard), **how)
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR --masks DIR --codes codes.txt')
     chosen = [question(o) for o in (QUESTIONS if questions == ['all'] else questions)]
     asked = {o.of or o.name: dict(path={'portraits': portraits, 'scenes': scenes}[o.dataset], **how) for o in chosen}

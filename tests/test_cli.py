@@ -224,3 +224,16 @@ def test_two_folders_of_ones_own(place, tmp_path):
     assert 'image without mask' in hw4('run', *mine, ok=False)
     assert '--masks and --codes not given' in hw4('run', '--images', tmp_path/'pictures', ok=False)
     assert 'name questions' in hw4('run', ok=False)
+
+
+def test_a_question_and_folders_of_ones_own_are_not_mixed(tmp_path):
+    "Neither is dropped in silence; and masks with an end of their own are found"
+    said = hw4('run', 'q2-1', '--images', 'pictures', '--scenes', 'CamVid', ok=False)
+    assert 'q2-1 and --scenes with --images: ' in said and 'Traceback' not in said
+    assert '--images and --masks and --codes not given' in hw4('run', '--void-id', 0, ok=False)
+    scenes_twin(tmp_path/'plots', n_train=10, n_val=1)
+    (tmp_path/'plots'/'train').rename(tmp_path/'pictures'), (tmp_path/'plots'/'trainannot').rename(tmp_path/'truth')
+    for o in (tmp_path/'truth').iterdir(): o.rename(o.with_name(f'{o.stem}_mask.png'))
+    (tmp_path/'codes.txt').write_text('Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist void'.replace(' ', '\n'))
+    mine = ['--images', tmp_path/'pictures', '--masks', tmp_path/'truth', '--codes', tmp_path/'codes.txt', '--size', 48, '--dry-run', '--device', 'cpu']
+    assert 'ok, nothing is wrong' in hw4('run', *mine, '--suffix', '_mask', '--store', tmp_path/'runs')

@@ -1,6 +1,8 @@
 "The report page: it loads nothing, what comes from names is escaped, and every classifier is shown with more than its accuracy."
 import io
 import re
+import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from hw4.study.gallery import flip_pictures
 from hw4.study.questions import QUESTIONS, note_answer
 from hw4.study.records import measure, write_record
 from hw4.study.report import write_report
-from hw4.study.statements import caveats, rerun, statements
+from hw4.study.statements import caveats, rerun, say_changed, statements
 from hw4.study.tables import answer_rows, shared, slice_rows, slice_table, tables
 
 VOCAB = ('heavy_makeup', 'no_heavy_makeup')
@@ -236,6 +238,16 @@ def test_another_net_is_said_of_its_own_side(tmp_path):
     record = made(tmp_path)
     assert asked(another_net=[record]) == ['The question asks for tf_efficientnet_lite0; alexnet stands in its place here.']
     assert asked(something=[record]) == []
+
+
+def test_what_is_changed_is_said_and_asked_again():
+    "Also what the command line has no option for: a question that was measured on another split is not asked again on the usual one"
+    spec = replace(QUESTIONS['q1-6'].sides['fine-tuned, whole faces'], valid='test', epochs=2)
+    changed = SimpleNamespace(spec=spec, seed=0, environment=dict(synthetic=False, path='/my "images"'))
+    assert shlex.split(rerun('q1-6', [changed])) == ['python', '-c', """from hw4.study.questions import ask; ask('q1-6', epochs=2, valid='test', path='/my "images"')"""]
+    changed.spec = replace(spec, valid='val')
+    assert shlex.split(rerun('q1-6', [changed])) == ['hw4', 'run', 'q1-6', '--epochs', '2', '--portraits', '/my "images"']
+    assert say_changed(QUESTIONS['q1-6'].sides['fine-tuned, whole faces'], spec) == ["Changed from the question's own recipe: epochs 2 (for 6), valid test (for val)."]
 
 
 def test_a_path_with_blanks_can_be_pasted(tmp_path):

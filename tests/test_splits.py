@@ -41,6 +41,7 @@ def test_a_run_on_a_drive_of_its_own(roads, tmp_path):
     assert sorted(record.predictions.file) == sorted(left.file)
     trained, measured = (set(record.fingerprint[o]['files']) for o in ('train', 'drive:0006R0'))
     assert not trained & measured and len(trained | measured) == 11
+    assert run(spec, path=scenes(roads), store=tmp_path, device=Device('cpu', 'float32', False, 1), watch=False).run_id == record.run_id  # what was read already is divided too
     assert spec.digest != Spec(**spec.to_dict() | dict(valid='drive:0001TP')).digest != Spec(**spec.to_dict() | dict(valid='val')).digest
     assert len(evaluate(record, roads)) == 2                                    # the folder's own validation images, as they are
     with pytest.raises(ValueError, match="no drive '0005VD'"): open_layout(Spec(**spec.to_dict() | dict(valid='drive:0005VD')), roads)

@@ -1,27 +1,39 @@
 "Parts of counts, ladders and merges: oracles by loops over pixels, and real predictions of tiny nets."
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hw4.data.camvid import THREE, scenes
+from hw4.data.camvid_classes import ALL_32
 from hw4.data.codes import CAMVID, apply_remap
+from hw4.data.layouts import mask_folders
+from hw4.data.other_forms import write_form
 from hw4.data.pixels import read_mask
 from hw4.data.synth import scenes_twin
 from hw4.learn.boundary import BAND
 from hw4.learn.merging import merge_by
-from hw4.learn.metrics import confusion, iou, miou
-from hw4.study.compare import compare, side_counts
+from hw4.learn.device import Device
+from hw4.learn.metrics import confusion, iou, merge, miou
+from hw4.study.answers import readings, side_row
+from hw4.study.compare import common_classes, compare, side_counts
 from hw4.study.discussions import DISCUSSIONS, discussed
 from hw4.study.fewer import forgiven, merge_measures, merge_rows, unforgiven
 from hw4.study.figures import unpack
+from hw4.study.flips import masks_of, truth_of
+from hw4.study.folders import open_pair
 from hw4.study.ladder import climbed, rungs
 from hw4.study.questions import QUESTIONS, answers, ask
-from hw4.study.records import find_record, stack_cms, write_record
-from hw4.study.report import sections
+from hw4.study.records import find_record, fingerprint, stack_cms, write_record
+from hw4.study.report import answered, sections
+from hw4.study.run import run
 from hw4.study.spec import Spec
+from hw4.study.statements import statements
 from hw4.study.where import band_share, banded, group_iou, part_measures, parted, small_classes, where
 
 SMALL = dict(size=(48, 64), epochs=1, watch=False)
@@ -101,6 +113,8 @@ def test_the_parts_are_what_the_whole_is_made_of(place):
     assert np.isclose(d['near minus inside'], d['pixel accuracy near borders'] - d['pixel accuracy inside'])
     assert found.measured['mIoU'] == whole.measured['miou']  # one bootstrap, one set of draws
     gained, near, lies = band_share(a, b)
+    band = [side_counts(o, a[0], column='band')[0, :, :11].sum(0) for o in (a, b)]
+    assert np.isclose(near*len(a[0].predictions), np.trace(band[0]) - np.trace(band[1]))
     assert np.isclose(gained*len(a[0].predictions), (whole.measured['pixel_acc'].delta)*side_counts(a, a[0])[0, :, :11].sum())
     assert 0 < lies < 1
 
@@ -153,11 +167,12 @@ def test_what_is_forgiven_by_hand(place):
     assert np.isclose(o.pixels*len(record.predictions), ((t == i) & (p == j)).sum())
 
 
-@pytest.mark.parametrize('seeds', [1, 3])
+@pytest.mark.parametrize('seeds', [(1, 1), (3, 3), (3, 2)])
 def test_the_way_adds_up(tmp_path, seeds):
-    "From the first mIoU to the last, for one model and for recipes; every step has an interval around it"
+    "From the first mIoU to the last, for one model, for recipes, and where only one side is a recipe; every step has an interval around it"
     path = scenes_twin(tmp_path/'roads', n_train=4, n_val=4)
-    runs = ask('q2-4', path=path, store=tmp_path/'runs', seeds=seeds, **SMALL)
+    runs = ask('q2-4', path=path, store=tmp_path/'runs', seeds=max(seeds), **SMALL)
+    runs = {k: runs[k][:n] for k, n in zip(('11 classes', '3 classes'), seeds)}
     rows = merge_rows(runs['11 classes'], runs['3 classes'])
     assert np.isclose(rows.miou.iloc[0] + rows.added[1:].sum(), rows.miou.iloc[-1])
     assert ((rows.lo[1:-1] <= rows.added[1:-1] + 1e-9) & (rows.added[1:-1] <= rows.hi[1:-1] + 1e-9)).all()
@@ -206,6 +221,63 @@ def test_old_records_are_discussed_too(place):
     assert rungs(two) == [] and len(discussed('q2-2', two)['tables']) == 2
     record = find_record(two['skips (FCN-8s)'][0].run_id, store)
     record.fingerprint['val'].pop('masks')
-    from hw4.study.flips import masks_of, truth_of
     masks = masks_of(record)
     assert len(masks) == 11 and truth_of(record, record.predictions.file[0], masks=masks, whole=True).shape == (360, 480)
+
+
+def test_the_truth_is_read_where_it_was(tmp_path):
+    "Two folders of one's own, and beside them a third of the same names, which is what a guess would take for the masks"
+    scenes_twin(tmp_path/'plots', n_train=10, n_val=1)
+    here = tmp_path/'mine'
+    here.mkdir()
+    (tmp_path/'plots'/'train').rename(here/'images'), (tmp_path/'plots'/'trainannot').rename(here/'truth')
+    (here/'codes.txt').write_text('\n'.join(CAMVID.all_names))
+    layout, held, _ = open_pair(here/'images', here/'truth', codes=here/'codes.txt')
+    (here/'masks').mkdir()
+    for o in (here/'truth').iterdir(): Image.fromarray(np.zeros((360, 480), np.uint8)).save(here/'masks'/o.name)
+    assert mask_folders(here).items['mask'].str.startswith('masks/').all()
+    spec = Spec('segment', 'mine', 'resnet18', (48, 64), stride=8, remap=held.to_dict())
+    record = SimpleNamespace(spec=spec, environment=dict(path=here), fingerprint=fingerprint(layout, ('val',)), stored=dict(resolved={}), thumbs=pd.DataFrame(dict(file=[], mask=[])))
+    masks = masks_of(record)
+    assert set(masks) >= set(layout.of('val').items.file)
+    for file, mask in zip(layout.of('val').items.file, layout.of('val').paths('mask')):
+        assert (truth_of(record, file, masks=masks, whole=True) == read_mask(mask)).all()
+
+
+@pytest.mark.parametrize('form', ['painted', 'fastai'])
+def test_all_32_against_the_usual_11(tmp_path, form):
+    "Both start from the same files, one from what they hold and one from what is made of it: compared on the 11, and the truths agree to the last pixel"
+    root = write_form(mask_folders(scenes_twin(tmp_path/'roads', n_train=11, n_val=3, size=(54, 80))), tmp_path/form, form=form)
+    spec = Spec('segment', 'scenes', 'resnet18', (27, 40), regime='scratch', weights=None, bs=4, stride=32, epochs=1)
+    fine, usual = (run(replace(spec, remap=o and o.to_dict()), path=root, store=tmp_path/'runs', device=Device('cpu', 'float32', False, 1), watch=False) for o in (ALL_32, None))
+    groups, none, vocab = common_classes(fine, usual)
+    assert none is None and vocab == CAMVID.names
+    merged = merge(stack_cms(fine.predictions, 31), groups)
+    assert (merged.sum(-1) == stack_cms(usual.predictions, 11).sum(-1)).all() and merged[:, :11].sum() > 0
+    assert compare(fine, usual).measured['miou'].n == 3
+    masks = masks_of(usual)
+    assert set(np.unique(truth_of(usual, usual.predictions.file[0], masks=masks, whole=True))) <= set(range(12))
+
+
+def test_an_unfair_side_takes_nothing_from_the_rest(place, tmp_path):
+    "A step that was measured on other images: no ladder, and the sentence says why; the pair that is asked for is answered all the same"
+    _, _, ladder, _ = place
+    other = ask('q2-1', path=scenes_twin(tmp_path/'others', n_train=4, n_val=3), store=tmp_path/'runs', **SMALL)
+    sides = ladder | {'one skip (FCN-16s)': other['one skip (FCN-16s)']}
+    found, where_ = answered('q2-1', sides), discussed('q2-2', sides)
+    for o in (found, where_):
+        assert not [t for t in o['tables'] if 'ladder' in t['title']]
+        assert len([s for s in o['statements'] if s.startswith('The steps cannot be compared: ')]) == 1
+    assert where_['statements'][0].split(':')[0] in ('Yes, quantitatively', 'No, they cost', 'Not decided')
+
+
+def test_of_two_seeds_the_first_speaks(tmp_path):
+    "In every table and sentence alike, and they say so"
+    two = ask('q2-3', path=scenes_twin(tmp_path/'roads', n_train=4, n_val=3), store=tmp_path/'runs', seeds=2, **SMALL)
+    two, few = two['11 classes'], two['3 classes']
+    said, first = (statements({'a': o})[0] for o in (two, two[:1]))
+    assert ' (seed 0 of 2)' in said and said.replace(' (seed 0 of 2)', '') == first
+    assert [readings(two), side_row('a', two)] == [readings(two[:1]), side_row('a', two[:1]) | dict(seeds='first of 2')]
+    assert forgiven(two, few[0]).equals(forgiven(two[:1], few[0]))
+    for share in (band_share(two, two[1:]), band_share(two[:1], two[1:])): assert share == band_share(two, [two[1]])
+    assert band_share(two[::-1], two[1:])[0] == 0  # the first of both is one run

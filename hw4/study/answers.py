@@ -13,6 +13,8 @@ from ..learn.boundary import BAND
 from ..learn.metrics import CONVENTIONS, fw_iou, mean_acc, miou, miou_by, pixel_acc
 from .compare import block_of, side_counts
 from .fewer import interval
+from .recipes import speaking
+from .spec import net_title
 
 # %% ../../nbs/study/05a_answers.ipynb #78bdb9ff
 def said_interval(
@@ -39,11 +41,11 @@ def side_row(
 ) -> dict:  # column -> words
     "A side in words"
     record, spec = runs[0], runs[0].spec
-    net = f'FCN-{spec.stride}s' if spec.stride else spec.arch
     stages = f'{spec.freeze_epochs} + {spec.epochs}' if spec.freeze_epochs else f'{spec.epochs}'
-    return {'side': label, 'net': f'{net} on {spec.arch}' if spec.stride else net, 'parameters': f'{record.stored["resolved"]["parameters"]/1e6:.1f} M', 'classes': str(len(record.vocab)),
-            'image size': f'{spec.size[1]} x {spec.size[0]}', 'trained on': f'{len(record.fingerprint["train"]["files"])} images, {stages} epochs',
-            'seeds': str(len(runs)), 'measured on': f'{len(record.predictions)} images', **scored(runs)}
+    seeds = f'{len(runs)}' if len(speaking(runs)) == len(runs) else f'first of {len(runs)}'
+    return {'side': label, 'net': net_title(spec), 'parameters': f'{record.stored["resolved"]["parameters"]/1e6:.1f} M', 'classes': str(len(record.vocab)),
+            'image size': f'{spec.size[0]}x{spec.size[1]}', 'trained on': f'{len(record.fingerprint["train"]["files"])} images, {stages} epochs',
+            'seeds': seeds, 'measured on': f'{len(record.predictions)} images of {spec.valid}', **scored(runs)}
 
 # %% ../../nbs/study/05a_answers.ipynb #f9b15cce
 def side_rows(
@@ -55,9 +57,9 @@ def side_rows(
 # %% ../../nbs/study/05a_answers.ipynb #b9d303f7
 def readings(
     runs: list,  # the seeds of a side, of a segmentation
-) -> dict[str, float]:  # measure in words -> 0-1, mean over the seeds
+) -> dict[str, float]:  # measure in words -> 0-1, mean over the seeds that speak
     "Every measure of a side"
-    cms, near = (side_counts(runs, runs[0], column=o) for o in ('cm', 'band'))
+    cms, near = (side_counts(speaking(runs), runs[0], column=o) for o in ('cm', 'band'))
     whole, inside = cms.sum(1), (cms - near).sum(1)
     found = {'pixel accuracy': pixel_acc(whole), 'mean accuracy of the classes': mean_acc(whole), 'mIoU': miou(whole), 'frequency-weighted IoU': fw_iou(whole),
              f'pixel accuracy within {BAND} px of a border': pixel_acc(near.sum(1)), 'pixel accuracy inside': pixel_acc(inside),
@@ -72,7 +74,7 @@ def reading_table(
     "Every measure of every side"
     each = {label: readings(runs) for label, runs in sides.items()}
     rows = pd.DataFrame([{'measure': k, **{label: f'{o[k]:.3f}' for label, o in each.items()}} for k in next(iter(each.values()))])
-    many = [f'Means over the seeds.'] * (max(map(len, sides.values())) > 1)
+    many = ['Of three seeds and more the mean, of two the first one.'] * (max(map(len, sides.values())) > 1)
     notes = ['The first four are those of the FCN paper. mIoU is ' + CONVENTIONS['dataset'] + '. ' + ' '.join(f'{k[0].upper() + k[1:]}: {v}.' for k, v in CONVENTIONS.items() if k != 'dataset'),
              f'The band around the borders is told by the true mask: pixels with another id within {BAND} pixels of the measured size.', *many]
     return dict(title='The same counts, read in every way', rows=rows, notes=notes)

@@ -111,7 +111,7 @@ def located(
     path: Path|str|Layout|None = None,  # folder of the images, or what was read of it already; None: as `whereabouts` has it
 ) -> tuple[Layout, str]:  # the images, and how they were chosen in words
     "The images that a run is to see"
-    if isinstance(path, Layout): return path, f'{spec.dataset}: {path}'
+    if isinstance(path, Layout): return split_for(path, spec.valid), f'{spec.dataset}: {path}'
     path, where = whereabouts(spec.dataset, path)
     return open_layout(spec, path), where
 

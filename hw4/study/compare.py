@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from ..data.codes import Remap
 from ..learn.metrics import iou, merge, miou, pixel_acc
 from .build import remap_of
 from .paired import holm, two_classifiers
@@ -38,6 +39,15 @@ def aligned(
     key = lambda o: o.assign(turn=o.groupby('hash').cumcount()).set_index(['hash', 'turn'])
     return key(mine).loc[key(theirs).index].reset_index()  # the same image twice: first with first, second with second
 
+# %% ../../nbs/study/04_compare.ipynb #9e5a7ae9
+def _from_files(
+    record: Record,  # a segmentation
+) -> dict:  # class in the files -> class of the run; from the dataset's classes where the files hold those, or where nobody noted what they held
+    "Where each class goes that the masks of a run held"
+    remap, held = remap_of(record.spec), record.stored['resolved'].get('held')
+    first = Remap.from_dict(held) if held else None
+    return dict((first.then(remap) if first and first.target.all_names == remap.source else remap).table)
+
 # %% ../../nbs/study/04_compare.ipynb #c5ffa907
 def groups_between(
     fine: Record,  # a segmentation
@@ -45,6 +55,7 @@ def groups_between(
 ) -> list[list[int]]|None:  # for each class of `coarse` the ids of `fine` in it, void's included; None: they do not nest
     "How the classes of one run lie inside those of another"
     f, c = (dict(remap_of(o.spec).table) for o in (fine, coarse))
+    if set(f) != set(c): f, c = _from_files(fine), _from_files(coarse)
     if set(f) != set(c): return None
     inside = {}
     for name in f: inside.setdefault(f[name], set()).add(c[name])

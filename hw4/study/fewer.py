@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..learn.metrics import counted, merge, miou, pixel_acc, share
 from .compare import block_of, groups_between, side_counts
-from .recipes import Side, alone
+from .recipes import Side, alone, speaking
 from .records import Record, stack_cms
 from .resampled import effective, expanded, measured
 
@@ -60,7 +60,7 @@ def interval(
     block: int,  # neighbouring images drawn together
 ) -> tuple[float, float, float]:  # the measure, and its 95 % interval: of the recipe from three seeds on, else of the first model
     "What one side measures, with its interval"
-    m, some = effective(cms.shape[1], block), cms if len(cms) > 2 else cms[:1]
+    m, some = effective(cms.shape[1], block), speaking(cms)
     values, drawn = np.asarray(measure(some.sum(1))), measured(some, measure, block=block)
     return float(values.mean()), *(alone(Side(values, drawn), m) if len(some) > 2 else expanded(drawn[0], m))
 
@@ -72,14 +72,14 @@ def merge_rows(
     block: int|None = None,  # neighbouring images drawn together; None: `block_of`
 ) -> pd.DataFrame:  # step, miou, pixel_acc, added (mIoU; NaN in the first row), lo, hi; the last row is the net trained on the merged classes, without interval
     "From the mIoU of many classes to that of few, a step a row"
+    runs, other = speaking(runs, other), speaking(other, runs)  # as `compare` has them, whose difference the last row adds
     block, cms = block or block_of(runs[0]), side_counts(runs, runs[0])
     steps, before, rows = merge_measures(groups_between(runs[0], other[0]), cms.shape[-1]), None, []
-    some = cms if len(cms) > 2 else cms[:1]
     for name, (f, acc) in steps.items():
         added = (np.nan,)*3 if before is None else interval(cms, lambda cm: f(cm) - before(cm), block=block)
-        rows.append((name, f(some.sum(1)).mean(), acc(some.sum(1)).mean(), *added))
+        rows.append((name, f(cms.sum(1)).mean(), acc(cms.sum(1)).mean(), *added))
         before = f
-    theirs = side_counts(other if min(len(runs), len(other)) > 2 else other[:1], runs[0]).sum(1)
+    theirs = side_counts(other, runs[0]).sum(1)
     last = miou(theirs, 'truth').mean()
     rows.append((f'trained on {len(other[0].vocab)} classes', last, pixel_acc(theirs).mean(), last - rows[-1][1], np.nan, np.nan))
     return pd.DataFrame(rows, columns=['step', 'miou', 'pixel_acc', 'added', 'lo', 'hi'])
@@ -88,10 +88,10 @@ def merge_rows(
 def forgiven(
     runs: list,  # the seeds of the side with more classes
     other: Record,  # of the side with fewer
-) -> pd.DataFrame:  # truth, said, class (they both lie in), pixels (an image, mean over the seeds), share (of all wrong labelled pixels, 0-1); the largest first
+) -> pd.DataFrame:  # truth, said, class (they both lie in), pixels (an image, mean over the seeds that speak), share (of all wrong labelled pixels, 0-1); the largest first
     "The confusions that a merge makes right"
     n, groups = len(runs[0].vocab), groups_between(runs[0], other)
-    cm = counted(np.mean([stack_cms(o.predictions, n).sum(0) for o in runs], axis=0))
+    cm = counted(np.mean([stack_cms(o.predictions, n).sum(0) for o in speaking(runs)], axis=0))
     wrong, names = cm.sum() - np.trace(cm), runs[0].vocab
     rows = [(names[i], names[j], other.vocab[g], cm[i, j]/len(runs[0].predictions), share(cm[i, j], wrong)) for g, ids in enumerate(groups)
             for i in ids for j in ids if i < n and j < n and i != j and cm[i, j]]

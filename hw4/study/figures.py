@@ -9,7 +9,6 @@ __all__ = ['COLOURS', 'SIZE', 'headline', 'curves', 'class_cm', 'confusion', 'cl
 import io
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix

@@ -72,7 +72,8 @@ def _group_pictures(
     if next(iter(sides.values()))[0].spec.task == 'segment':
         fig, shown = scenes(sides), ' and '.join(f'{label}{_first(runs)}' for label, runs in sides.items())
         seen = [(f'Validation images, their truth, and what was predicted: {shown}.', embed(fig, 'png'))] if fig else []
-        return [(f'IoU of each class: {names}.', embed(class_bars(sides))), *seen, *confusions]
+        bars = '; a bar is the mean over the seeds, a dot is a seed' if max(map(len, sides.values())) > 1 else ''
+        return [(f'IoU of each class: {names}{bars}.', embed(class_bars(sides))), *seen, *confusions]
     most_wrong = [(f'{label}: the images with the highest loss among those kept{_first(runs)}. Red: wrong.', embed(faces(runs[0]), 'png')) for label, runs in sides.items()]
     return [*_score_pictures(sides), *confusions, *most_wrong]
 

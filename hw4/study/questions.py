@@ -21,7 +21,7 @@ from ..data.camvid import THREE
 from ..data.layouts import Layout
 from ..learn.device import Device
 from .index import table
-from .records import Record, find_record, is_stored, store_path
+from .records import find_record, is_stored, store_path
 from .run import run
 from .spec import Spec, diff, title
 

@@ -17,7 +17,7 @@ from jinja2 import Environment
 from .answers import reading_table, side_rows
 from .discussions import discussed
 from .gallery import pictures
-from .ladder import ladder_table, rungs
+from .ladder import ladder_tables
 from .questions import Question, answers, noted_question, question
 from .records import Record, say_metrics, store_path
 from .slices import attribute_table
@@ -53,9 +53,8 @@ def answered(
     same, every = shared(runs), tables(sides, attributes)
     parts = dict(statements=statements(sides), pictures=pictures(sides))
     if next(iter(sides.values()))[0].spec.task == 'classify': return parts | dict(same=same, rows=runs.drop(columns=list(same)), tables=every)
-    ladder = [ladder_table(sides)] if rungs(sides) else []
     each = dict(title='Run by run', rows=runs.drop(columns=list(same)), notes=['Every run: ' + ', '.join(f'{k} {v}' for k, v in same.items()) + '.'] * bool(same))
-    return parts | dict(same={}, rows=side_rows(sides), tables=[*ladder, *every, reading_table(sides), each])
+    return parts | dict(same={}, rows=side_rows(sides), tables=[*ladder_tables(sides), *every, reading_table(sides), each])
 
 # %% ../../nbs/study/06_report.ipynb #375d86ec
 def section(

@@ -9,7 +9,7 @@ __all__ = ['TASKS', 'SCHEDULES', 'TTAS', 'OPTIMISERS', 'PRECISIONS', 'STRIDES', 
 # %% ../../nbs/study/00_spec.ipynb #e4a4b61e
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 
 from ..data.augment import STRATEGIES
 from ..learn.fcn import UPSAMPLINGS

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .paired import Paired, holm, verdict, what_it_takes
+from .paired import holm, verdict, what_it_takes
 
 # %% ../../nbs/study/03e_verdicts.ipynb #0e61301e
 def say_p(

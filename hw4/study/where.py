@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ..learn.boundary import BAND
 from ..learn.metrics import counted, iou, miou, pixel_acc, share
-from .compare import block_of, check_sides, compare, differences, side_counts, tested
+from .compare import block_of, check_sides, differences, side_counts, tested
 from .ladder import gain_words
 from .paired import holm
+from .recipes import speaking
 from .records import Record, stack_cms
 from .resampled import least_p
 from .verdicts import Comparison, say_p
@@ -116,9 +116,10 @@ def class_rows(
 def band_share(
     a: list[Record],  # the seeds of a side
     b: list[Record],  # of another with the same classes
-) -> tuple[float, float, float]:  # pixels an image that A has right and B has not, net; the share of them near borders (NaN: no net gain), the share of all labelled pixels that lies there
-    "How much of a gain in right pixels lies near borders"
+) -> tuple[float, float, float]:  # pixels an image that A has right and B has not, net; how many of them near borders; the share of all labelled pixels that lies there
+    "How much of a change in right pixels lies near borders"
+    a, b = speaking(a, b), speaking(b, a)
     right = lambda cm: np.trace(counted(cm), axis1=-2, axis2=-1)
     (wa, na, _), (wb, nb, _) = (parted(banded(o, a[0]).sum(1).mean(0)) for o in (a, b))
-    gained, near = right(wa) - right(wb), right(na) - right(nb)
-    return gained/len(a[0].predictions), near/gained if gained > 0 else np.nan, counted(na).sum()/counted(wa).sum()
+    images = len(a[0].predictions)
+    return (right(wa) - right(wb))/images, (right(na) - right(nb))/images, counted(na).sum()/counted(wa).sum()
