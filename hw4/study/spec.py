@@ -51,7 +51,7 @@ class Spec:
     loss: str = 'cross_entropy' # what is minimised, by its name in `LOSSES`; for classification cross-entropy alone
     bn_stats: str = 'batch'     # BatchNorm of trained layers: 'batch' statistics, or the stored 'running' ones (a head's own: always of the batch)
     precision: str = 'auto'     # 'float32', 'bfloat16', or 'auto': what the device does best
-    valid: str = 'val'          # split that is measured
+    valid: str = 'val'          # split that is measured; 'drive:0001TP': that drive, left out of the training images
     attr: str|None = None       # classify: the CelebA attribute, when the labels come from its list
     stride: int|None = None     # segment with an FCN: 8, 16 or 32
     remap: dict|None = None     # segment: `Remap.to_dict()` of the classes trained on; None: as the dataset has them
