@@ -13,15 +13,13 @@ from PIL import Image
 from hw4.data.synth import portraits_twin, scenes_twin
 from hw4.learn.average import AverageWeights, floats
 from hw4.learn.backbones import backbone
-from hw4.learn.device import Device
 from hw4.learn.fcn import FCN, seg_learner
 from hw4.study.build import build_dls, open_layout
 from hw4.study.predict import predict_files
-from hw4.study.records import records
 from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec
+from tests.killed import PLAIN, ends_as_unbroken
 
-PLAIN = Device('cpu', 'float32', False, 1)
 FACES = Spec('classify', 'portraits', 'test_efficientnet', (40, 32), regime='scratch', weights=None, epochs=3, bs=4, augment='whole_face', ema=.9, lr=.01)
 ROADS = Spec('segment', 'scenes', 'test_efficientnet', (33, 48), regime='scratch', weights=None, epochs=2, bs=2, stride=8, ema=.9, lr=.02)
 
@@ -86,26 +84,12 @@ def test_a_second_fit_starts_a_new_mean():
     assert all(torch.allclose(v, learn.path.seen[-1][k], atol=1e-6) for k, v in floats(learn.model).items() if 'running' not in k)
 
 
-class StopAfter(Callback):
-    "Stands for a kill after so many epochs of the run"
-    order = 90
-    def __init__(self, n): self.n = n
-    def after_epoch(self):
-        if len(self.learn.checkpoint.rows) == self.n: raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize('n', [1, 2, 3])
 @pytest.mark.parametrize('changes', [dict(), dict(freeze_epochs=1, epochs=2), dict(schedule='step')])
 def test_a_killed_run_goes_on_with_its_mean(twins, tmp_path, n, changes):
     "Killed in any epoch, the last one too, where only the record is missing"
     spec = replace(FACES, **changes)
-    shared = dict(path=twins['portraits'], device=PLAIN)
-    whole = run(spec, store=tmp_path/'whole', watch=False, **shared)
-    with pytest.raises(KeyboardInterrupt): run(spec, store=tmp_path/'broken', watch=[StopAfter(n)], **shared)
-    assert records(tmp_path/'broken') == []
-    resumed = run(spec, store=tmp_path/'broken', watch=False, **shared)
-    np.testing.assert_array_equal(np.stack(resumed.predictions.logits), np.stack(whole.predictions.logits))
-    assert resumed.history.drop(columns='time', errors='ignore').equals(whole.history.drop(columns='time', errors='ignore'))
+    ends_as_unbroken(spec, n, path=twins['portraits'], tmp_path=tmp_path)
 
 
 def test_a_segmentation_is_recorded_with_its_mean(twins, tmp_path):

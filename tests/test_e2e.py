@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fastai.callback.core import Callback
 
 from hw4.data.synth import portraits_twin, scenes_twin
-from hw4.learn.device import Device
 from hw4.study.index import INDEX, table
 from hw4.study.records import Record, find_record, measure, records, write_record
 from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec
+from tests.killed import PLAIN, ends_as_unbroken
 
-PLAIN = Device('cpu', 'float32', False, 1)
 FACES = Spec('classify', 'portraits', 'resnet18', (40, 32), regime='scratch', weights=None, epochs=3, bs=8, augment='whole_face', precision='float32')
 ROADS = Spec('segment', 'scenes', 'resnet18', (48, 64), regime='scratch', weights=None, epochs=2, freeze_epochs=1, bs=2, augment='scene', stride=16,
              precision='float32')
@@ -66,27 +64,11 @@ def test_images_decide_the_name(twins, tmp_path):
     assert run(FACES, path=moved, store=tmp_path/'runs', device=PLAIN).path != record.path
 
 
-class StopAfter(Callback):
-    "Stands for a kill after so many epochs of the run"
-    order = 90  # after the checkpoint
-
-    def __init__(self, n): self.n = n
-
-    def after_epoch(self):
-        if len(self.learn.checkpoint.rows) == self.n: raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize('frozen, all_of_it, n', [(1, 2, 1), (1, 2, 2), (2, 1, 1), (0, 2, 1)])
 def test_a_run_goes_on_inside_any_stage(twins, tmp_path, frozen, all_of_it, n):
     "A run that was stopped after `n` epochs ends like the unbroken one, also where only the head was trained at first"
     spec = replace(FACES, freeze_epochs=frozen, epochs=all_of_it)
-    shared = dict(path=twins['portraits'], device=PLAIN)
-    whole = run(spec, store=tmp_path/'whole', watch=False, **shared)
-    with pytest.raises(KeyboardInterrupt): run(spec, store=tmp_path/'broken', watch=[StopAfter(n)], **shared)
-    assert records(tmp_path/'broken') == []
-    resumed = run(spec, store=tmp_path/'broken', watch=False, **shared)
-    np.testing.assert_array_equal(np.stack(resumed.predictions.logits), np.stack(whole.predictions.logits))
-    assert resumed.history.drop(columns='time', errors='ignore').equals(whole.history.drop(columns='time', errors='ignore'))
+    ends_as_unbroken(spec, n, path=twins['portraits'], tmp_path=tmp_path)
 
 
 def start(store, path, seed=0):

@@ -31,9 +31,10 @@ NARROW = 32  # pixels; found with PyTorch 2.14 and its oneDNN 3.12 on processors
 
 def too_narrow(
     x: torch.Tensor,  # a batch, of images (bs, 3, h, w) or of anything else
+    device: str,  # where it is to run: 'cpu', 'cuda', 'cuda:1' or 'mps'
 ) -> bool:
-    "Whether a processor's bfloat16 kernels cannot be trusted with images so narrow"
-    return x.ndim == 4 and x.shape[1] == 3 and x.shape[-1] <= NARROW
+    "Whether the bfloat16 kernels of a device cannot be trusted with images so narrow"
+    return device == 'cpu' and x.ndim == 4 and x.shape[1] == 3 and x.shape[-1] <= NARROW
 
 # %% ../../nbs/learn/02_device.ipynb #5d02b5d4
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Device:
         x: torch.Tensor | None = None,  # the batch that it will see; None: images that are wide enough
     ) -> str:  # 'float32' or 'bfloat16'
         "The precision of the next forward pass of `model`"
-        if x is not None and self.name == 'cpu' and too_narrow(x): return 'float32'
+        if x is not None and too_narrow(x, self.name): return 'float32'
         return self.depthwise if self.depthwise and model is not None and trains_depthwise(model) else self.precision
 
     def cast(
@@ -184,7 +185,7 @@ class UseDevice(Callback):
     def before_batch(self):
         for o in self.hooks: o.remove()  # of a batch that failed
         self.learn.xb = tuple(self.device.prepare(o) for o in self.xb)
-        narrow = self.device.name == 'cpu' and too_narrow(self.xb[0])
+        narrow = too_narrow(self.xb[0], self.device.name)
         context = self.device.cast('float32' if narrow else self.precision or self.device.precision_for(self.model))
         def enter(*_): context.__enter__()
         def leave(*_): context.__exit__(None, None, None)

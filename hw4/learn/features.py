@@ -258,7 +258,7 @@ def feature_learner(
         loaders.append(FeatureDL(dl, features(still, dl, views=n, seed=seed), views=n, targets=targets.as_subclass(torch.Tensor)))
     dls = DataLoaders(*loaders, path=learn.dls.path, device=learn.dls.device)
     dls.vocab = learn.dls.vocab
-    if device.name == 'cpu' and too_narrow(x): device = replace(device, precision='float32', depthwise=None)  # as the images would be trained on
+    if too_narrow(x, device.name): device = replace(device, precision='float32', depthwise=None)  # as the images would be trained on
     if isinstance(rest, Head): device = replace(device, threads=1, compiled=False)  # one Linear is too little to be shared, or compiled
     same = {o: getattr(learn, o) for o in ('loss_func', 'opt_func', 'metrics', 'lr', 'wd', 'wd_bn_bias', 'moms')}
     return make_learner(dls, rest, device=device, bn_stats=learn.frozen_eval.bn_stats, cbs=FixedViews(seed, views), **same)

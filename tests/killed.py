@@ -1,0 +1,31 @@
+"A run that is killed goes on and ends as if nothing had happened: what several tests ask of it."
+import numpy as np
+import pytest
+from fastai.callback.core import Callback
+
+from hw4.learn.device import Device
+from hw4.study.records import records
+from hw4.study.run import run
+
+PLAIN = Device('cpu', 'float32', False, 1)
+
+
+class StopAfter(Callback):
+    "Stands for a kill after so many epochs of the run"
+    order = 90  # after the checkpoint
+
+    def __init__(self, n): self.n = n
+
+    def after_epoch(self):
+        if len(self.learn.checkpoint.rows) == self.n: raise KeyboardInterrupt
+
+
+def ends_as_unbroken(spec, n, *, path, tmp_path):
+    "A run that is stopped after `n` epochs leaves no record, and ends like the unbroken one when it is run again"
+    shared = dict(path=path, device=PLAIN)
+    whole = run(spec, store=tmp_path/'whole', watch=False, **shared)
+    with pytest.raises(KeyboardInterrupt): run(spec, store=tmp_path/'broken', watch=[StopAfter(n)], **shared)
+    assert records(tmp_path/'broken') == []
+    resumed = run(spec, store=tmp_path/'broken', watch=False, **shared)
+    np.testing.assert_array_equal(np.stack(resumed.predictions.logits), np.stack(whole.predictions.logits))
+    assert resumed.history.drop(columns='time', errors='ignore').equals(whole.history.drop(columns='time', errors='ignore'))
