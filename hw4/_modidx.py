@@ -850,6 +850,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'hw4.study.predict._write_mask': ('study/predict.html#_write_mask', 'hw4/study/predict.py'),
                                    'hw4.study.predict.batch_logits': ('study/predict.html#batch_logits', 'hw4/study/predict.py'),
                                    'hw4.study.predict.logits_of': ('study/predict.html#logits_of', 'hw4/study/predict.py'),
+                                   'hw4.study.predict.look': ('study/predict.html#look', 'hw4/study/predict.py'),
                                    'hw4.study.predict.make_thumbs': ('study/predict.html#make_thumbs', 'hw4/study/predict.py'),
                                    'hw4.study.predict.pick': ('study/predict.html#pick', 'hw4/study/predict.py'),
                                    'hw4.study.predict.png': ('study/predict.html#png', 'hw4/study/predict.py'),

@@ -15,9 +15,9 @@ from hw4.learn.average import AverageWeights, floats
 from hw4.learn.backbones import backbone
 from hw4.learn.fcn import FCN, seg_learner
 from hw4.study.build import build_dls, open_layout
-from hw4.study.predict import predict_files
+from hw4.study.predict import LOOKS, predict_files
 from hw4.study.run import evaluate, run
-from hw4.study.spec import Spec
+from hw4.study.spec import TTAS, Spec
 from tests.killed import PLAIN, ends_as_unbroken
 
 FACES = Spec('classify', 'portraits', 'test_efficientnet', (40, 32), regime='scratch', weights=None, epochs=3, bs=4, augment='whole_face', ema=.9, lr=.01)
@@ -122,6 +122,18 @@ def test_with_the_mirror_image_a_mirrored_image_gets_the_mirrored_answer(twins, 
     files = [dls.valid.items[0]]
     table = predict_files(record, files, tmp_path/'out', device=PLAIN)
     if spec.task == 'classify': assert table.iloc[0, 2:].to_numpy(float) == pytest.approx(mean[0].numpy(), abs=1e-5)
+
+
+def test_what_a_spec_may_ask_of_an_image_can_be_done():
+    assert set(TTAS) == set(LOOKS)
+
+
+def test_looking_at_several_scales_is_recorded_and_measured_the_same(twins, tmp_path):
+    spec = replace(ROADS, ema=0., epochs=1, tta='scales')
+    record = run(spec, path=twins['scenes'], store=tmp_path, device=PLAIN, watch=False)
+    plain = run(replace(spec, tta='none'), path=twins['scenes'], store=tmp_path, device=PLAIN, watch=False)
+    assert not record.predictions.preds.equals(plain.predictions.preds)
+    assert evaluate(record, twins['scenes'], device=PLAIN).preds.equals(record.predictions.preds)
 
 
 def test_new_fields_leave_old_digests_as_they_were():

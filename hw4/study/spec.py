@@ -20,7 +20,7 @@ from ..learn.zoo import NETS
 # %% ../../nbs/study/00_spec.ipynb #50318453
 TASKS = ('classify', 'segment')
 SCHEDULES = ('one_cycle', 'flat_cos', 'constant', 'step')  # fastai's `fit_one_cycle`, `fit_flat_cos`, `fit`; a tenth after each third
-TTAS = ('none', 'flip')  # what is asked about an image: itself, or its mirror image too
+TTAS = ('none', 'flip', 'scales')  # what is asked about an image: itself; its mirror image too; both at four sizes
 OPTIMISERS = ('adam', 'sgd', 'radam', 'ranger', 'lamb')  # fastai's names, lower case
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 STRIDES = (8, 16, 32)  # FCN-8s, FCN-16s, FCN-32s
@@ -56,7 +56,7 @@ class Spec:
     stride: int|None = None     # segment with an FCN: 8, 16 or 32
     remap: dict|None = None     # segment: `Remap.to_dict()` of the classes trained on; None: as the dataset has them
     ema: float = 0.             # the last stage ends with a moving mean of its weights that keeps this share a step, 0-1; 0: with its last weights
-    tta: str = 'none'           # what is measured: the net on each image ('none'), or the mean of image and mirror image ('flip')
+    tta: str = 'none'           # what is measured: the net on each image ('none'), the mean of image and mirror image ('flip'), for masks also of both at four sizes ('scales')
     net: str = 'fcn'            # segment: 'fcn', or a net of the zoo on the same backbone
     upsampling: str = 'bilinear'  # FCN: between the maps, or 'learned' from there
     scaled: bool = False        # FCN: whether finer maps are shrunk before they are scored
@@ -105,6 +105,7 @@ def _validate(
         raise ValueError(f'regime={spec.regime!r} with weights={spec.weights!r}: weights are None for scratch, and only there')
     if spec.freeze_epochs and spec.regime == 'feature_extract':
         raise ValueError(f'freeze_epochs={spec.freeze_epochs} with regime="feature_extract": it is frozen throughout, say epochs alone')
+    if spec.tta == 'scales' and spec.task == 'classify': raise ValueError("tta='scales' belongs to task='segment'; for classification there is tta='flip'")
     _validate_net(spec)
     _validate_numbers(spec)
 
