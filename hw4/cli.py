@@ -56,7 +56,7 @@ def get(
 # %% ../nbs/cli.ipynb #da04166f
 @app.command()
 def run(
-    questions: Annotated[Optional[list[str]], typer.Argument(help='q1-1 q1-2 q1-3 q1-5 q1-6 q1-8 q2-1 q2-2 q2-3 q2-4, or all')] = None,
+    questions: Annotated[Optional[list[str]], typer.Argument(help='q1-1 q1-2 q1-3 q1-5 q1-6 q1-8 q2-1 q2-2 q2-3 q2-4, or all of these; and q2-best, which takes an hour')] = None,
     portraits: Annotated[Optional[Path], typer.Option(help='Folder of the portraits (default: $HW4_PORTRAITS, else synthetic twins)')] = None,
     scenes: Annotated[Optional[Path], typer.Option(help='Folder of the road scenes (default: $HW4_SCENES, else synthetic twins)')] = None,
     images: Annotated[Optional[Path], typer.Option(help='Instead of a question: a folder of images of your own (with --masks and --codes), checked, studied and reported')] = None,
@@ -70,6 +70,7 @@ def run(
     size: Annotated[Optional[str], typer.Option(help="Pixels: HEIGHTxWIDTH, or HEIGHT in the question's proportions (default: the question's own)")] = None,
     seeds: Annotated[int, typer.Option(min=1, help='Runs a side, each with its own seed')] = 1,
     views: Annotated[Optional[int], typer.Option(min=1, help='Fixed views of each training image, one an epoch in turn (default: a new one each epoch)')] = None,
+    valid: Annotated[Optional[str], typer.Option(help="What is measured: a split, or drive:0001TP for that drive, left out of the training images (default: val)")] = None,
     device: DeviceName = 'auto',
     precision: Annotated[Optional[str], typer.Option(help="float32 or bfloat16, recorded with the run (default: what is faster here)")] = None,
     plain: Annotated[bool, typer.Option('--plain', help='As fastai alone would train: float32, its own memory format and optimisers, no features kept')] = False,
@@ -90,10 +91,10 @@ def run(
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
-    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views, precision=precision)
+    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision=precision)
     if mine: return whole_study(own, watch=None if dry_run else watchers(tensorboard), **how)
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR --masks DIR --codes codes.txt')
-    chosen = [question(o) for o in (QUESTIONS if questions == ['all'] else questions)]
+    chosen = [question(o) for o in ([k for k, o in QUESTIONS.items() if not o.alone] if questions == ['all'] else questions)]
     asked = {o.of or o.name: dict(path={'portraits': portraits, 'scenes': scenes}[o.dataset], **how) for o in chosen}
     for words in dict.fromkeys(whereabouts(question(o).dataset, how['path'])[1] for o, how in asked.items()): print(words)
     rows = plans(asked)

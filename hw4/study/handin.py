@@ -162,5 +162,5 @@ def covered(
     answered = answers(store)
     seen = {name: next(iter(sides.values()))[0].environment for name, sides in answered.items()}
     lines = [f'{name}: answered on {"SYNTHETIC TWINS, not real images" if o["synthetic"] else o["path"]}' for name, o in seen.items()]
-    missing = [o for o in QUESTIONS if o not in answered]
+    missing = [o.name for o in QUESTIONS.values() if o.name not in answered and not o.alone]
     return lines + ([f'not in the report, because not run yet: hw4 run {" ".join(missing)}'] if missing else [])

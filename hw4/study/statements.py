@@ -169,7 +169,7 @@ def _of_masks(
     return notes
 
 # %% ../../nbs/study/05f_statements.ipynb #a35b1285
-OPTIONS = ('arch', 'epochs', 'size', 'weights', 'views', 'precision')  # of `hw4 run`, fields of a spec
+OPTIONS = ('arch', 'epochs', 'size', 'weights', 'views', 'precision', 'valid')  # of `hw4 run`, fields of a spec
 
 # %% ../../nbs/study/05f_statements.ipynb #c4935b00
 def as_python(

@@ -12,7 +12,7 @@ from .folders import check_pairs, command_of, dataset_name, open_pair, stride_qu
 from .plan import plan
 from .questions import answer_table, ask
 from .report import write_report
-from .statements import statements
+from .statements import OPTIONS, statements
 from .terminal import clock, show_plan, show_table
 
 # %% ../../nbs/study/06d_whole.ipynb #20070c69
@@ -43,7 +43,7 @@ def whole_study(
     found = check_pairs(layout, held)
     print(f'{found}\n{words}')
     if not found.ok: raise ValueError(f'{len(found.faults)} faults in {layout.root}, named above, so nothing was run')
-    command = command_of(folders, {k: how.get(k) for k in ('arch', 'weights', 'epochs', 'size', 'seeds', 'views', 'precision')})
+    command = command_of(folders, {k: how.get(k) for k in (*OPTIONS, 'seeds')})
     asked = stride_question(layout, held, name=dataset_name(folders['images'], folders['masks']), command=command)
     rows = plan(asked, path=layout, **how).assign(first=True)
     show_plan(rows)
