@@ -865,6 +865,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'hw4.study.questions.answer_table': ('study/questions.html#answer_table', 'hw4/study/questions.py'),
                                      'hw4.study.questions.answers': ('study/questions.html#answers', 'hw4/study/questions.py'),
                                      'hw4.study.questions.ask': ('study/questions.html#ask', 'hw4/study/questions.py'),
+                                     'hw4.study.questions.named': ('study/questions.html#named', 'hw4/study/questions.py'),
                                      'hw4.study.questions.note_answer': ('study/questions.html#note_answer', 'hw4/study/questions.py'),
                                      'hw4.study.questions.noted_question': ( 'study/questions.html#noted_question',
                                                                              'hw4/study/questions.py'),

@@ -85,7 +85,7 @@ def run(
     from hw4.study.build import whereabouts
     from hw4.study.discussions import say_discussion
     from hw4.study.plan import plans
-    from hw4.study.questions import QUESTIONS, answer_table, ask, question
+    from hw4.study.questions import QUESTIONS, answer_table, ask, named, question
     from hw4.study.records import store_path
     from hw4.study.whole import own_folders, whole_study
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
@@ -94,7 +94,7 @@ def run(
     how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision=precision)
     if mine: return whole_study(own, watch=None if dry_run else watchers(tensorboard), **how)
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR --masks DIR --codes codes.txt')
-    chosen = [question(o) for o in ([k for k, o in QUESTIONS.items() if not o.alone] if questions == ['all'] else questions)]
+    chosen = named(questions)
     asked = {o.of or o.name: dict(path={'portraits': portraits, 'scenes': scenes}[o.dataset], **how) for o in chosen}
     for words in dict.fromkeys(whereabouts(question(o).dataset, how['path'])[1] for o, how in asked.items()): print(words)
     rows = plans(asked)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PORTRAITS', 'SCENES', 'BEST', 'HEAVY', 'LADDER', 'CLASSES', 'ASKED', 'QUESTIONS', 'Question', 'regime', 'question',
-           'sides_of', 'scaled', 'ask', 'note_answer', 'say_replaced', 'notes', 'answers', 'noted_question',
+           'named', 'sides_of', 'scaled', 'ask', 'note_answer', 'say_replaced', 'notes', 'answers', 'noted_question',
            'answer_table']
 
 # %% ../../nbs/study/03_questions.ipynb #da7aa465
@@ -97,6 +97,13 @@ def question(
     if isinstance(name, Question): return name
     if name.lower() in QUESTIONS: return QUESTIONS[name.lower()]
     raise ValueError(f'{name!r}: no such question; there are {", ".join(QUESTIONS)}')
+
+# %% ../../nbs/study/03_questions.ipynb #ec3f80d4
+def named(
+    names: list[str],  # as they are typed; 'all' alone: every question but those that are asked by their name only
+) -> list[Question]:
+    "Several questions"
+    return [question(o) for o in ([o.name for o in ASKED if not o.alone] if names == ['all'] else names)]
 
 # %% ../../nbs/study/03_questions.ipynb #83d20f1b
 def sides_of(
