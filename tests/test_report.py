@@ -244,7 +244,9 @@ def test_what_is_changed_is_said_and_asked_again():
     "Also what the command line has no option for: a question that was measured on another split is not asked again on the usual one"
     spec = replace(QUESTIONS['q1-6'].sides['fine-tuned, whole faces'], valid='test', epochs=2)
     changed = SimpleNamespace(spec=spec, seed=0, environment=dict(synthetic=False, path='/my "images"'))
-    assert shlex.split(rerun('q1-6', [changed])) == ['python', '-c', """from hw4.study.questions import ask; ask('q1-6', epochs=2, valid='test', path='/my "images"')"""]
+    assert shlex.split(rerun('q1-6', [changed])) == ['hw4', 'run', 'q1-6', '--epochs', '2', '--valid', 'test', '--portraits', '/my "images"']
+    changed.spec = replace(spec, lr=.001)
+    assert shlex.split(rerun('q1-6', [changed])) == ['python', '-c', """from hw4.study.questions import ask; ask('q1-6', epochs=2, lr=0.001, valid='test', path='/my "images"')"""]
     changed.spec = replace(spec, valid='val')
     assert shlex.split(rerun('q1-6', [changed])) == ['hw4', 'run', 'q1-6', '--epochs', '2', '--portraits', '/my "images"']
     assert say_changed(QUESTIONS['q1-6'].sides['fine-tuned, whole faces'], spec) == ["Changed from the question's own recipe: epochs 2 (for 6), valid test (for val)."]
