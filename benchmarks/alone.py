@@ -1,10 +1,11 @@
-"A piece of work in a process of its own: nothing is warm, a crash stays there, and its peak memory is its own."
+"A piece of work in a process of its own: nothing is warm, a crash stays there, and its memory is its own."
 import multiprocessing
 import os
 import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 # The server imports the heavy packages once and runs nothing, so a new process starts at once and clean.
@@ -17,9 +18,32 @@ def alone(
     *args,  # what can be pickled
 ):  # what it returns; its errors are raised here too
     "Do something in a fresh process"
-    start = multiprocessing.get_start_method()
-    with ProcessPoolExecutor(1, mp_context=FRESH, initializer=as_usual, initargs=(start, dict(os.environ))) as pool:
-        return pool.submit(work, *args).result()
+    with fresh() as pool: return pool.submit(work, *args).result()
+
+
+def beside(
+    make: Callable[..., Callable[[], float]],  # of a module: makes a turn for `alternate`
+    *args,  # what can be pickled and hashed
+) -> Callable[[], float]:  # the turn; its process is started by the first call, and ends when nobody holds it any more
+    "A side in a fresh process, where it waits between its turns: what another side does to its own threads and memory stays there"
+    pool = fresh()
+    return lambda: pool.submit(take_turn, make, *args).result()
+
+
+@cache
+def kept(make: Callable, *args):
+    "What is made at the first turn and used in all"
+    return make(*args)
+
+
+def take_turn(make: Callable, *args) -> float:
+    "A turn, in the process of its side"
+    return kept(make, *args)()
+
+
+def fresh() -> ProcessPoolExecutor:  # of one process, started at its first work
+    "Room for a fresh process"
+    return ProcessPoolExecutor(1, mp_context=FRESH, initializer=as_usual, initargs=(multiprocessing.get_start_method(), dict(os.environ)))
 
 
 def as_usual(

@@ -8,7 +8,6 @@ from fastai.callback.core import Callback, CancelFitException, CancelValidExcept
 from fastai.callback.schedule import Learner  # the one with `fit_one_cycle`
 from fastai.data.block import DataBlock
 from fastai.data.core import DataLoaders
-from fastai.data.load import DataLoader
 from fastai.data.transforms import FuncSplitter, get_image_files
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import JaccardCoeffMulti, accuracy
@@ -16,6 +15,7 @@ from fastai.vision.augment import Resize, ResizeMethod, aug_transforms
 from fastai.vision.data import ImageBlock, ImageDataLoaders, MaskBlock
 from torch import nn
 
+from .alone import alone
 from .load import Load
 from .measure import Stopwatch, seconds
 
@@ -99,19 +99,30 @@ def training_turn(
 
 
 def whole_epochs(
-    runs: dict[str, Learner],  # side -> its learner, not trained yet
+    runs: dict[str, Callable[[], Learner]],  # side -> what makes its learner, can be pickled; the first one's validation images are what all are measured on
     measure: Callable,  # net, loader -> what it reaches
     *,
-    valid: DataLoader,  # of the images that all are measured on
     lr: float,
     epochs: int = 1,  # full ones
 ) -> str:  # such as 'after one epoch: hw4 0.868 in 50.0 s, fastai 0.865 in 80.4 s'
-    "What each side reaches in full epochs, from files or caches, and in what time"
-    said = []
-    for label, learn in runs.items():
-        with learn.no_bar(), learn.no_logging(): took = seconds(lambda: learn.fit_one_cycle(epochs, lr))
-        said.append(f'{label} {measure(learn.model, valid):.3f} in {took:.1f} s')
+    "What each side reaches in full epochs, from files or caches, and in what time, in a process of its own"
+    judge = next(iter(runs.values()))
+    reached = {label: alone(whole_epochs_of, make, judge, measure, lr, epochs) for label, make in runs.items()}
+    said = [f'{label} {value:.3f} in {took:.1f} s' for label, (value, took) in reached.items()]
     return f'after {"one epoch" if epochs == 1 else f"{epochs} epochs"}: {", ".join(said)}'
+
+
+def whole_epochs_of(
+    make: Callable[[], Learner],
+    judge: Callable[[], Learner],  # makes the learner whose validation images are measured on
+    measure: Callable,  # net, loader -> what it reaches
+    lr: float,
+    epochs: int,
+) -> tuple[float, float]:  # what is reached, and the seconds of the training
+    "Full epochs of one side"
+    learn = make()
+    with learn.no_bar(), learn.no_logging(): took = seconds(lambda: learn.fit_one_cycle(epochs, lr))
+    return measure(learn.model, judge().dls.valid), took
 
 
 def fastest(

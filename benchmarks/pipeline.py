@@ -6,25 +6,41 @@ from pathlib import Path
 from hw4.data.images import image_dls
 
 from . import fastai_side, torch_side
+from .alone import beside
 from .load import Load, linked
 from .measure import alternate
 from .results import Result
 
-BS = 64
+BS, SIZE = 64, (224, 224)
+
+
+def hw4_loader(load: Load, path: Path, workers: int) -> Iterable:
+    "hw4's training batches; it reads in a thread, whatever `workers` says"
+    return image_dls(path, size=load.size(*SIZE), bs=load.bs(BS), augment='whole_face', device='cpu').train
+
+
+def fastai_loader(load: Load, path: Path, workers: int) -> Iterable:
+    "fastai's training batches"
+    return fastai_side.face_loaders(path, size=load.size(*SIZE), bs=load.bs(BS), workers=workers).train
+
+
+def vision_loader(load: Load, path: Path, workers: int) -> Iterable:
+    "torchvision's training batches"
+    return torch_side.face_loader(path/'train', size=load.size(*SIZE), bs=load.bs(BS), workers=workers)
 
 
 def pass_turn(
-    loader: Iterable,
-    means: dict,  # gets what the last batch was like
-    label: str,  # of the side
+    make: Callable[[Load, Path, int], Iterable],  # one of the three above
+    load: Load,
+    path: Path,  # {train,val}/{class}/
+    workers: int,  # processes that read
 ) -> Callable[[], float]:  # gives images/s
     "A turn: a pass through a loader"
+    loader = make(load, path, workers)
     def turn():
         start, images = time.perf_counter(), 0
         for xb, _ in loader: images += len(xb)
-        took = time.perf_counter() - start
-        means[label] = f'{label} {float(xb.mean()):.3f}'
-        return images / took
+        return images / (time.perf_counter() - start)
     return turn
 
 
@@ -39,16 +55,16 @@ def all_training(load: Load) -> Path:  # {train,val}/{class}/
 
 def pipeline(load: Load) -> list[Result]:
     "hw4's loader, fastai's and torchvision's"
-    path, how, means = all_training(load), dict(size=load.size(224, 224), bs=load.bs(BS)), {}
-    plain = lambda o: pass_turn(fastai_side.face_loaders(path, workers=o, **how).train, means, 'fastai')
-    workers, tried = fastai_side.fastest(plain)
-    vision = pass_turn(torch_side.face_loader(path/'train', workers=workers, **how), means, 'torchvision')
+    path = all_training(load)
+    workers, tried = fastai_side.fastest(lambda o: pass_turn(fastai_loader, load, path, o))
     load.fresh_cache()
     start = time.perf_counter()
-    ours = pass_turn(image_dls(path, augment='whole_face', device='cpu', **how).train, means, 'hw4')
+    ours = pass_turn(hw4_loader, load, path, 0)
     ours()
     cold = time.perf_counter() - start
-    figures = alternate({'hw4': ours, 'fastai': plain(workers), 'torchvision': vision}, turns=load.pairs)
+    others = dict(fastai=fastai_loader, torchvision=vision_loader)
+    figures = alternate({'hw4': ours} | {k: beside(pass_turn, o, load, path, workers) for k, o in others.items()}, turns=load.pairs)
+    means = [f'{k} {float(next(iter(o(load, path, 0)))[0].mean()):.3f}' for k, o in (dict(hw4=hw4_loader) | others).items()]
     note = f'{tried}; augmented by whole_face and by aug_transforms(); hw4 with its cache built, which takes {cold:.1f} s with the first pass'
-    return [Result('pipeline', f'a pass through {len(list(path.glob("train/*/*")))} portraits, augmented, {how["size"]}', '>= 10', figures,
-                   'hw4', 'fastai', 'images/s', f'mean of the last batch: {", ".join(means.values())}', note)]
+    return [Result('pipeline', f'a pass through {len(list(path.glob("train/*/*")))} portraits, augmented, {load.size(*SIZE)}', '>= 10', figures,
+                   'hw4', 'fastai', 'images/s', f'mean of a batch: {", ".join(means)}', note)]

@@ -1,4 +1,5 @@
 "Segmentation: an epoch, the question that needs no net, and memory that does not pile up."
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from hw4.study.records import Record, stack_cms
 from hw4.study.run import evaluate, run
 
 from . import fastai_side, hw4_side
-from .alone import alone, peak_memory
+from .alone import alone, beside, peak_memory
 from .load import Load, linked, varied
 from .measure import alternate, timed
 from .results import Result
@@ -36,15 +37,19 @@ def plain(load: Load, workers: int) -> Learner:
     return fastai_side.road_learner(dls, ours(load).model, void=CAMVID.n)
 
 
+def fastai_turn(load: Load, workers: int) -> Callable[[], float]:
+    "fastai's turn of training"
+    return fastai_side.training_turn(plain(load, workers), load, lr=LR)
+
+
 def fcn8s(load: Load) -> list[Result]:
     "An epoch of FCN-8s"
     load.fresh_cache()
-    turn = partial(fastai_side.training_turn, load=load, lr=LR)
-    workers, tried = fastai_side.fastest(lambda o: turn(plain(load, o), load=load.short))
-    learn = ours(load)
-    figures = alternate({'hw4': turn(learn), 'fastai': turn(plain(load, workers))}, turns=load.pairs)
-    runs = dict(hw4=ours(load), fastai=plain(load, workers))
-    quality = 'mIoU ' + fastai_side.whole_epochs(runs, hw4_side.miou_of, valid=learn.dls.valid, lr=LR)
+    workers, tried = fastai_side.fastest(lambda o: fastai_turn(load.short, o))
+    turn = fastai_side.training_turn(ours(load), load, lr=LR)
+    figures = alternate({'hw4': turn, 'fastai': beside(fastai_turn, load, workers)}, turns=load.pairs)
+    runs = dict(hw4=partial(ours, load), fastai=partial(plain, load, workers))
+    quality = 'mIoU ' + fastai_side.whole_epochs(runs, hw4_side.miou_of, lr=LR)
     return [Result('fcn8s', f'an epoch of FCN-8s {ARCH} {load.size(360, 480)}, batches of {BS}', '>= 1.5', figures, 'hw4', 'fastai', 'images/s',
                    quality, f'{tried}; ImageNet weights, BatchNorm with the statistics of the batch on both sides, which fastai knows alone')]
 

@@ -1,5 +1,6 @@
 "Fine-tuning: an epoch against the usual way, against a loop by hand, and against what the hardware can do."
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hw4.learn.device import Device, best_device
 
 from . import fastai_side, hw4_side, torch_side
+from .alone import beside
 from .load import Load, said_weights
 from .measure import alternate, seconds
 from .results import Result
@@ -35,21 +37,30 @@ def plain(load: Load, arch: str, workers: int) -> Learner:
     return fastai_side.face_learner(dls, hw4_side.net(arch, load.weights(arch)))
 
 
+def fastai_turn(load: Load, arch: str, workers: int) -> Callable[[], float]:
+    "fastai's turn of fine-tuning"
+    return fastai_side.training_turn(plain(load, arch, workers), load, lr=LR)
+
+
+def vision_turn(load: Load, arch: str, workers: int) -> Callable[[], float]:
+    "torchvision's turn of fine-tuning"
+    batches = torch_side.face_loader(load.portraits/'train', size=load.size(*SIZES[arch]), bs=load.bs(hw4_side.BS), workers=workers)
+    bare = Device('cpu', 'float32', False, torch.get_num_threads())
+    return torch_side.hand_turn(hw4_side.net(arch, load.weights(arch)), batches, load, lr=LR, device=bare, fused=False)
+
+
 def finetune(arch: str, load: Load) -> list[Result]:
     "An epoch of fine-tuning: hw4, fastai and torchvision"
     load.fresh_cache()
-    turn = partial(fastai_side.training_turn, load=load, lr=LR)
-    workers, tried = fastai_side.fastest(lambda o: turn(plain(load, arch, o), load=load.short))
-    batches = torch_side.face_loader(load.portraits/'train', size=load.size(*SIZES[arch]), bs=load.bs(hw4_side.BS), workers=workers)
-    bare = Device('cpu', 'float32', False, torch.get_num_threads())
-    by_hand = torch_side.hand_turn(hw4_side.net(arch, load.weights(arch)), batches, load, lr=LR, device=bare, fused=False)
+    workers, tried = fastai_side.fastest(lambda o: fastai_turn(load.short, arch, o))
     start = time.perf_counter()
     learn = ours(load, arch)
     opened = f'hw4 with its cache built before, in {time.perf_counter() - start:.1f} s'
-    figures = alternate({'hw4': turn(learn), 'fastai': turn(plain(load, arch, workers)), 'torchvision': by_hand}, turns=load.pairs)
-    runs = dict(hw4=ours(load, arch), fastai=plain(load, arch, workers))
+    sides = {'fastai': beside(fastai_turn, load, arch, workers), 'torchvision': beside(vision_turn, load, arch, workers)}
+    figures = alternate({'hw4': fastai_side.training_turn(learn, load, lr=LR)} | sides, turns=load.pairs)
+    runs = dict(hw4=partial(ours, load, arch), fastai=partial(plain, load, arch, workers))
     epochs = 1 if load.smoke or load.weights(arch) == 'imagenet' else 2  # one epoch from random numbers says little
-    quality = 'accuracy ' + fastai_side.whole_epochs(runs, hw4_side.accuracy_of, valid=learn.dls.valid, lr=LR, epochs=epochs)
+    quality = 'accuracy ' + fastai_side.whole_epochs(runs, hw4_side.accuracy_of, lr=LR, epochs=epochs)
     return [Result(f'finetune_{SHORT.get(arch, arch)}', f'an epoch of {arch} {load.size(*SIZES[arch])}, batches of {hw4_side.BS}', TARGETS[arch],
                    figures, 'hw4', 'fastai', 'images/s', quality, f'{tried}; {AUGMENTED}; {opened}; {said_weights(load.weights(arch))}')]
 

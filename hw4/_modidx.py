@@ -220,6 +220,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'hw4.data.masks.mask_dls': ('data/masks.html#mask_dls', 'hw4/data/masks.py'),
                                 'hw4.data.masks.mask_remap': ('data/masks.html#mask_remap', 'hw4/data/masks.py'),
                                 'hw4.data.masks.stored_as': ('data/masks.html#stored_as', 'hw4/data/masks.py')},
+            'hw4.data.memory': {'hw4.data.memory.keep_freed': ('data/memory.html#keep_freed', 'hw4/data/memory.py')},
             'hw4.data.names': { 'hw4.data.names.as_listed': ('data/names.html#as_listed', 'hw4/data/names.py'),
                                 'hw4.data.names.file_beside': ('data/names.html#file_beside', 'hw4/data/names.py'),
                                 'hw4.data.names.first_is_painted': ('data/names.html#first_is_painted', 'hw4/data/names.py'),

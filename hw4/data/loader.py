@@ -18,6 +18,7 @@ from fastai.data.transforms import Categorize, ToTensor
 from fastai.torch_core import TensorCategory, TensorImage
 from fastcore.basics import chunked
 from .contents import hash_file
+from .memory import keep_freed
 from .views import view_numbers
 
 # %% ../../nbs/data/05c_loader.ipynb #ff59311d
@@ -76,6 +77,7 @@ class PixelDL(TfmdDL):
 
     def before_iter(self):
         super().before_iter()
+        if torch.device(self.device or 'cpu').type == 'cpu': keep_freed()
         self.reader = reader_of(self)
         if self.seed is not None and self.reader is None: raise ValueError('a view can be fixed for images that are files, read without item transforms')
         if self.resident and self.resident[0].device.type != torch.device(self.device or 'cpu').type: self.resident = None
