@@ -14,6 +14,7 @@ from .codes import CAMVID, Remap, codes_of, read_codes, remap as remap_by_name
 from .camvid_classes import ELEVEN
 from .camvid_lists import TAKE_OUT, official_splits
 from .names import first_is_painted
+from .splits import split_for
 from .masks import mask_dls
 
 # %% ../../nbs/data/09_camvid.ipynb #164f8280
@@ -62,9 +63,9 @@ def camvid_dls(
     size: int | tuple[int, int] = (360, 480),  # (h, w) that images and masks are squished to
     augment: str = 'flip_light',  # a mask-safe strategy, for the training images
     bs: int = 8,  # images in a batch
-    **more,  # as for `mask_dls`: `valid`, `workers`, `device`
+    **more,  # as for `mask_dls`: `valid` (also 'drive:0001TP': that drive, left out of the training images), `workers`, `device`
 ) -> DataLoaders:  # batches of (bs, 3, h, w) float 0-1 and (bs, h, w) int64; with `vocab`, `codes`, `remap` and `layout`
     "`DataLoaders` of road scenes"
-    layout = path if isinstance(path, Layout) else scenes(path)
+    layout = split_for(path if isinstance(path, Layout) else scenes(path), more.get('valid', 'val'))
     fine = remap is not None and layout.remap is not None and remap.source == layout.remap.source
     return mask_dls(layout, codes=None if fine else CAMVID, remap=remap, size=size, augment=augment, bs=bs, **more)

@@ -18,7 +18,7 @@ from .flips import mask_flips, most_changed
 from .gain_figures import gain_dots, stairs
 from .gallery import embed
 from .ladder import ladder_sentences, ladder_tables
-from .verdicts import Comparison
+from .verdicts import Comparison, say_beyond
 from .where import band_share, class_rows, small_classes, where, where_rows
 
 # %% ../../nbs/study/05h_discussions.ipynb #dcea95ad
@@ -73,11 +73,11 @@ def say_parts(
     "In which classes and where in the picture the change is"
     gained, near, lies = band_share(a, b)
     said = [f'Near borders (within {BAND} px) pixel accuracy changes by {change(found, "pixel accuracy near borders")}, inside by {change(found, "pixel accuracy inside")}: '
-            + which(found, 'near minus inside', words=('more is gained near the borders', 'more is gained inside', 'whether more is gained near the borders is not decided'))
+            + which(found, 'near minus inside', words=('the change is more favourable near the borders', 'the change is more favourable inside', 'where it is more favourable is not decided'))
             + f', difference {change(found, "near minus inside")}. {say_net(found.a, gained, near=near, lies=lies)}']
     if 'small minus other' not in found.measured: return said
     return [f'The small and thin classes ({", ".join(small_classes(a[0]))}) change by {change(found, "mIoU, small and thin classes")} in mean IoU, the others by '
-            f'{change(found, "mIoU, the other classes")}: ' + which(found, 'small minus other', words=('the small ones gain more', 'the others gain more', 'whether the small ones gain more is not decided'))
+            f'{change(found, "mIoU, the other classes")}: ' + which(found, 'small minus other', words=('the change is more favourable for the small ones', 'the change is more favourable for the others', 'for which it is more favourable is not decided'))
             + f', difference {change(found, "small minus other")}.', *said]
 
 # %% ../../nbs/study/05h_discussions.ipynb #9c01fa30
@@ -91,7 +91,8 @@ def skips_help(
     change_ = most_changed(a[0], b[0]).change
     images = f'In {(change_ > 0).sum()} of {len(change_)} images mIoU is higher with {x}, in {(change_ < 0).sum()} with {y}' + (' (first seeds).' if len(a) > 1 else '.')
     first, *rest = whole.sentences()
-    said = [answer + first, *say_parts(parts, a, b), say_classes(whole), images, *ladder_sentences(sides), *rest]
+    family = sum(' minus ' not in o for o in parts.measured) - 1  # without the whole, which is not corrected
+    said = [answer + first, *say_parts(parts, a, b), *say_beyond(parts, family, 'part'), say_classes(whole), images, *ladder_sentences(sides), *rest]
     tables = [dict(title='What was compared', rows=side_rows(sides), notes=[]),
               dict(title='Class by class', rows=class_rows(whole, a[0]), notes=['IoU of each class, the largest gain first; p-values corrected among the classes by Holm.']),
               *ladder_tables(sides)]
@@ -122,8 +123,8 @@ def say_steps(
     "What each step of the way added"
     first, last = rows.miou.iloc[0], rows.miou.iloc[-1]
     rise, merged = last - first, rows.miou.iloc[-2] - first
-    answer = 'Yes' if rise > 0 else 'No'
-    part = f', {merged/rise:.0%} of the rise' if rise > 0 and merged <= rise else ', more than the whole rise' if rise > 0 else ''
+    answer = 'Yes, as measured' if rise > 0 else 'No, as measured'
+    part = f', {merged/rise:.0%} of the rise' if 0 <= merged <= rise and rise else ', more than the whole rise' if merged > rise > 0 else ''
     steps = '; '.join(f'{o.step} {o.added:+.3f} ({o.lo:+.3f} to {o.hi:+.3f})' for o in rows[1:-1].itertuples())
     return [f'{answer}: mIoU is {first:.3f} for {many} and {last:.3f} for {few}, a change of {rise:+.3f}. The two are means over other classes, so the change says little of the net.',
             f'The merge alone, on the same predictions and without any training, gives {rows.miou.iloc[-2]:.3f}, a change of {merged:+.3f}{part}. Step by step, with 95 % intervals: {steps}.']

@@ -56,7 +56,8 @@ def curves(
     _curve(left, sides, dict(train_loss='--', valid_loss='-'))
     _curve(right, sides, {metric: '-'})
     left.set_title('loss', fontsize=10)
-    right.set_title(f'{metric} on the validation images', fontsize=10)
+    several = any(o.spec.tta != 'none' for side in sides.values() for o in side)
+    right.set_title(f'{metric} on the validation images' + ', looked at once'*several, fontsize=10)
     return fig
 
 # %% ../../nbs/study/01f_figures.ipynb #8e986726

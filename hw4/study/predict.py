@@ -25,7 +25,7 @@ from ..data.contents import hash_files
 from ..data.layouts import Layout
 from ..data.pictures import overlay, to_png
 from ..data.pixels import open_pixels
-from ..learn.boundary import band_confusions
+from ..learn.boundary import band_confusions, rim_counts
 from ..learn.device import Device, best_device
 from ..learn.metrics import class_ids, confusions
 from .records import Record
@@ -51,8 +51,9 @@ def _mask_rows(
     preds = class_ids(logits)
     losses = F.cross_entropy(logits, targs.masked_fill(targs >= n, -100), reduction='none')
     counted = (targs < n).sum((1, 2)).clamp(min=1)
-    return [dict(cm=cm.flatten().tolist(), band=band.flatten().tolist(), preds=png(p), loss=float(o)) for cm, band, p, o in
-            zip(confusions(preds, targs, n), band_confusions(preds, targs, n), preds, losses.sum((1, 2))/counted)]
+    counts = dict(cm=confusions(preds, targs, n), band=band_confusions(preds, targs, n), rim=rim_counts(preds, targs, n))
+    return [dict(zip(counts, (c.flatten().tolist() for c in each)), preds=png(p), loss=float(o)) for *each, p, o in
+            zip(*counts.values(), preds, losses.sum((1, 2))/counted)]
 
 # %% ../../nbs/study/01b_predict.ipynb #6641a8a4
 def png(

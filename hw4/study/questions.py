@@ -84,8 +84,8 @@ ASKED = [
              'are read.', CLASSES),
     Question('q2-4', 'Why mIoU rises with fewer classes', 'Did mIoU rise when the number of classes fell, and why: what merging alone does to the '
              'same predictions, and what training on the merged classes adds. Read off the records of Q2-3.', CLASSES, of='q2-3'),
-    Question('q2-best', 'FCN-8s with an hour to train', 'Pixel accuracy and mIoU of FCN-8s when it is given an hour on two cores and every '
-             'means that helped: whole images at 360x480, scale and crop, a loss that counts thin classes, the mean of the weights, and '
+    Question('q2-best', 'FCN-8s with an hour to train', 'Pixel accuracy and mIoU of FCN-8s when it is given an hour on two cores and more '
+             'means: whole images at 360x480, scale and crop, a loss that counts thin classes, the mean of the weights, and '
              'several looks at each image. No part of the course; asked by its name alone.', {'FCN-8s': BEST}, alone=True),
 ]
 QUESTIONS = {o.name: o for o in ASKED}
@@ -101,10 +101,11 @@ def question(
 
 # %% ../../nbs/study/03_questions.ipynb #ec3f80d4
 def named(
-    names: list[str],  # as they are typed; 'all' alone: every question but those that are asked by their name only
+    names: list[str],  # as they are typed; 'all': every question but those that are asked by their name only
 ) -> list[Question]:
     "Several questions"
-    return [question(o) for o in ([o.name for o in ASKED if not o.alone] if names == ['all'] else names)]
+    every = [o.name for o in ASKED if not o.alone]
+    return [question(o) for o in dict.fromkeys(o for name in names for o in (every if name == 'all' else [name]))]
 
 # %% ../../nbs/study/03_questions.ipynb #83d20f1b
 def sides_of(
@@ -114,8 +115,12 @@ def sides_of(
     "The sides of a question, with the user's changes"
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(changes.get('size'), int): changes['size'] = scaled(question(name), changes['size'])
+    if changes.get('net', 'fcn') != 'fcn': changes |= dict(stride=None, upsampling='bilinear', scaled=False)  # an FCN's own
     own = lambda spec: {k: v for k, v in changes.items() if k != 'weights' or spec.regime != 'scratch'}
-    return {label: replace(spec, **own(spec)) for label, spec in question(name).sides.items()}
+    found = {label: replace(spec, **own(spec)) for label, spec in question(name).sides.items()}
+    if len(set(found.values())) < len(found):
+        raise ValueError(f'{question(name).name} compares {", ".join(found)}, and with {changes} some of these are the same: ask another question of that')
+    return found
 
 # %% ../../nbs/study/03_questions.ipynb #6754f319
 def scaled(
@@ -175,8 +180,8 @@ def say_replaced(
     "Print what no longer answers a question; more seeds of the same are no replacement"
     gone = [o for label, side in old.items() for o in side if o.run_id not in [n.run_id for n in new.get(label, [])]]
     if not gone: return
-    first = next(iter(new.values()))[0].spec
-    how = ', '.join(f'{k} {x} before, {y} now' for k, (x, y) in diff(gone[0].spec, first).items() if k in ('arch', 'size', 'epochs', 'weights'))
+    same = next((new[label] for label, side in old.items() if gone[0] in side and label in new), next(iter(new.values())))
+    how = ', '.join(f'{k} {x} before, {y} now' for k, (x, y) in diff(gone[0].spec, same[0].spec).items() if k != 'remap')
     print(f'{name}: this answer takes the place of an earlier one in the report ({how or "other images or seeds"}); its records stay in the store: '
           f'{", ".join(o.run_id for o in gone)}')
 

@@ -21,7 +21,7 @@ from .build import build_dl, build_model, located, open_others
 from .checkpoint import Checkpoint, unfinished
 from .environment import environment
 from .figures import confusion, curves
-from .predict import make_thumbs, predict_rows
+from .predict import LOOKS, make_thumbs, predict_rows
 from .records import Record, changed_tensors, fingerprint, is_stored, measure, run_name, store_path, write_record
 from .spec import Spec, title
 from .train import keeps_features, stages, train, views_of
@@ -141,7 +141,7 @@ def estimate(
     x = torch.rand(min(spec.bs, n_train), 3, *spec.size, device=device.name)
     model.body.requires_grad_(spec.regime != 'feature_extract').train(spec.regime != 'feature_extract')  # a frozen body is in eval mode
     step, look = _seconds(model, x, device, grad=True)/len(x), _seconds(model, x, device, grad=False)/len(x)
-    seconds = look*n_valid
+    seconds = look*n_valid*sum(scale**2 for scale, _ in LOOKS[spec.tta])
     for epochs, head_only in stages(spec):
         once = head_only and keeps_features(spec, device)
         seconds += views_of(spec, epochs)*look*n_train + look*n_valid if once else epochs*(step*n_train + look*n_valid)

@@ -26,7 +26,7 @@ def own_columns(
     "The groups that the record itself knows: the true class, or the drive"
     rows = record.predictions
     if record.spec.task == 'classify': return pd.DataFrame({'class': rows.truth})
-    return pd.DataFrame({'drive': [Path(o).name.split('_')[0] for o in rows.file]})
+    return pd.DataFrame({'drive': [Path(o).stem.rsplit('_', 1)[0] for o in rows.file]})
 
 # %% ../../nbs/study/04b_slices.ipynb #7317abb9
 @lru_cache(maxsize=2)  # CelebA's list has 200,000 rows, and a report joins it with every record

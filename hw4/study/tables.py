@@ -230,4 +230,4 @@ def tables(
     "What stands beside the headline metric: for classifiers always, for road scenes where there are several drives"
     first = next(iter(sides.values()))[0]
     if first.spec.task == 'classify': return [score_table(sides), slice_table(sides, attributes)]
-    return [slice_table(sides)] if own_columns(first).drive.nunique() > 1 else []
+    return [slice_table(sides)] if first.spec.dataset == 'scenes' and own_columns(first).drive.nunique() > 1 else []

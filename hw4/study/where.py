@@ -97,7 +97,7 @@ def where_rows(
     found: Comparison,  # what `where` gave
 ) -> pd.DataFrame:  # measure, each side, gained, interval, p, verdict
     "Where two sides differ, as a table"
-    says = lambda k: dict(better='gains more', worse='gains less').get(found.verdict(k), found.verdict(k)) if ' minus ' in k else found.verdict(k)
+    says = lambda k: dict(better='more favourable', worse='less favourable').get(found.verdict(k), found.verdict(k)) if ' minus ' in k else found.verdict(k)
     return pd.DataFrame([{'measured': k, found.a: f'{o.a:.3f}', found.b: f'{o.b:.3f}', **gain_words(o), 'p': say_p(found.p(k)), 'verdict': says(k)} for k, o in found.measured.items()])
 
 # %% ../../nbs/study/04f_where.ipynb #173ed346
