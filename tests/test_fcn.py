@@ -16,7 +16,7 @@ from hw4.learn.backbones import STRIDES, Backbone, VGGMaps, backbone, blocks_of
 from hw4.learn.fcn import FCN, SCALES, Double, fcn_learner, seg_learner, upsample
 from hw4.learn.losses import SegCrossEntropy
 from hw4.learn.staged import extend
-from hw4.learn.transfer import REGIMES, clas_learner, group_params
+from hw4.learn.transfer import FROZEN, REGIMES, clas_learner, group_params
 
 ARCH = 'test_efficientnet'  # timm's own small net, with BatchNorm and maps at strides 8, 16 and 32
 ODD = [(h, 161 - h) for h in range(33, 112, 4)]  # 20 sizes: odd heights, even widths ...
@@ -246,7 +246,7 @@ def test_gradients_reach_exactly_what_is_not_frozen(weights, regime, stride):
     opinionated(learn.model)
     quiet_fit(learn)
     for i, group in enumerate(group_params(learn.model)):
-        free = regime != 'feature_extract' or i == 2
+        free = i >= FROZEN[regime]
         assert all(o.requires_grad == free for o in group)
         assert {id(o) in learn.reached.ids for o in group} == {free}
 

@@ -24,7 +24,7 @@ def dot(width, height): return 'data:image/svg+xml;base64,' + base64.b64encode(
 def made_up(**changes):
     "A section as the report makes them"
     rows = pd.DataFrame([{o: f'{o} {i}' for o in COLUMNS} for i in range(3)]).assign(net=[f'{LONG}{i}' for i in range(3)])
-    return dict(name='q2-1', title='A title', text='A text', rows=rows, summary=[dict(side='a', images='here', size='9x9', epochs='4', result='mIoU 0.5; mIoU 0.6')], statements=['One.', 'Two.'],
+    return dict(name='q2-1', title='A title', text='A text', rows=rows, summary=[dict(side='a', net='alexnet, ImageNet', images='here', size='9x9', epochs='4', result='mIoU 0.5; mIoU 0.6')], statements=['One.', 'Two.'],
                 caveats=['Three.'], same=dict(epochs='4'), tables=[dict(title='Four', rows=rows[['side', 'miou']], notes=['Five.'])], pictures=[('Wide.', dot(2000, 200)), ('Tall.', dot(200, 3000))], command='hw4 run q2-1', images='here', ids=['a-s0']) | changes
 
 
@@ -55,9 +55,9 @@ def test_nothing_leaves_the_page(tmp_path):
 def test_words_arrive_as_they_are(tmp_path):
     "Markup in a name is text in the PDF, wherever the name stands"
     rows = pd.DataFrame(dict(side=[NASTY, 'b'], miou=['0.1', '0.2']))
-    section = made_up(title=NASTY, text=NASTY, rows=rows, summary=[dict.fromkeys(('side', 'images', 'size', 'epochs', 'result'), NASTY)], statements=[NASTY], caveats=[NASTY], pictures=[(NASTY, dot(9, 9))],
+    section = made_up(title=NASTY, text=NASTY, rows=rows, summary=[dict.fromkeys(('side', 'net', 'images', 'size', 'epochs', 'result'), NASTY)], statements=[NASTY], caveats=[NASTY], pictures=[(NASTY, dot(9, 9))],
                       same={NASTY: NASTY}, tables=[dict(title=NASTY, rows=rows[['side']], notes=[NASTY])], command=NASTY, images=NASTY, ids=[NASTY])
-    assert text([section], tmp_path).count(''.join(NASTY.split())) == 19
+    assert text([section], tmp_path).count(''.join(NASTY.split())) == 20
 
 
 def test_a_long_name_is_copied_whole(tmp_path):

@@ -194,7 +194,7 @@ def test_drives(drives, titles):
     "A single clip is no slice; of two drives each stands by itself"
     cms = [[5, 1, 1, 5, 0, 0]]*12 + [[9, 0, 0, 9, 0, 0]]*12
     rows = pd.DataFrame(dict(file=[f'val/{drives[i // 12 % len(drives)]}_{i}.png' for i in range(24)], cm=cms))
-    record = SimpleNamespace(spec=SimpleNamespace(task='segment'), vocab=('road', 'sky'), predictions=rows)
+    record = SimpleNamespace(spec=SimpleNamespace(task='segment', dataset='scenes'), vocab=('road', 'sky'), predictions=rows)
     found = tables({'a': [record]})
     assert [o['title'] for o in found] == titles
     if found: assert found[0]['rows'].values.tolist()[1:] == [['drive = 0016E5', 12, f'{5/7:.3f}'], ['drive = 0001TP', 12, '1.000']]
@@ -245,8 +245,11 @@ def test_what_is_changed_is_said_and_asked_again():
     spec = replace(QUESTIONS['q1-6'].sides['fine-tuned, whole faces'], valid='test', epochs=2)
     changed = SimpleNamespace(spec=spec, seed=0, environment=dict(synthetic=False, path='/my "images"'))
     assert shlex.split(rerun('q1-6', [changed])) == ['hw4', 'run', 'q1-6', '--epochs', '2', '--valid', 'test', '--portraits', '/my "images"']
-    changed.spec = replace(spec, lr=.001)
-    assert shlex.split(rerun('q1-6', [changed])) == ['python', '-c', """from hw4.study.questions import ask; ask('q1-6', epochs=2, lr=0.001, valid='test', path='/my "images"')"""]
+    changed.spec = replace(spec, bs=8)
+    assert shlex.split(rerun('q1-6', [changed])) == ['python', '-c', """from hw4.study.questions import ask; ask('q1-6', epochs=2, bs=8, valid='test', path='/my "images"')"""]
+    changed.spec = replace(spec, lr=.001, freeze_epochs=1, augment='stronger', mixup=.2)
+    assert shlex.split(rerun('q1-6', [changed])) == ['hw4', 'run', 'q1-6', '--epochs', '2', '--valid', 'test', '--augment', 'stronger', '--freeze-epochs', '1',
+                                                     '--lr', '0.001', '--mixup', '0.2', '--portraits', '/my "images"']
     changed.spec = replace(spec, valid='val')
     assert shlex.split(rerun('q1-6', [changed])) == ['hw4', 'run', 'q1-6', '--epochs', '2', '--portraits', '/my "images"']
     assert say_changed(QUESTIONS['q1-6'].sides['fine-tuned, whole faces'], spec) == ["Changed from the question's own recipe: epochs 2 (for 6), valid test (for val)."]

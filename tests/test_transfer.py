@@ -91,7 +91,7 @@ class Gradients(Callback):
 
 
 @pytest.mark.parametrize('arch, size', [('resnet18', 64), ('vit_tiny_patch16_224', 224), ('convnext_atto', 64)])
-@pytest.mark.parametrize('regime, wanted', [('feature_extract', [0, 0, 1]), ('fine_tune', [1, 1, 1]), ('scratch', [1, 1, 1])])
+@pytest.mark.parametrize('regime, wanted', [('feature_extract', [0, 0, 1]), ('last_groups', [0, 1, 1]), ('fine_tune', [1, 1, 1]), ('scratch', [1, 1, 1])])
 def test_gradients_reach_the_groups_of_the_regime(files, arch, size, regime, wanted):
     seen = Gradients()
     learn = learner(files, arch, regime, size=size, n=4, cbs=seen)
@@ -110,6 +110,21 @@ def test_freeze_to_moves_late_and_head_only(files):
     names = [n for n, v in [*learn.model.named_parameters(), *learn.model.named_buffers()] if id(v) in early]
     assert names and not set(names) & set(moved(learn.model, before))
     assert 'body.layer4.1.bn2.running_mean' in moved(learn.model, before)
+
+
+@pytest.mark.parametrize('bn_stats', ['batch', 'running'])
+@pytest.mark.parametrize('opt', [Adam, SGD])
+def test_last_groups_leave_the_early_half_bit_identical(files, bn_stats, opt):
+    "Parameters and BatchNorm statistics, whatever the optimiser and its weight decay"
+    learn = learner(files, regime='last_groups', bn_stats=bn_stats, opt_func=opt, wd=.1)
+    before = snapshot(learn.model)
+    fit(learn, 2, lr=slice(1e-5, 1e-3))
+    early = {id(v) for o in learn.model.groups()[0] for v in o.state_dict(keep_vars=True).values()}
+    still = {k for k, v in learn.model.state_dict(keep_vars=True).items() if id(v) in early}
+    names = set(moved(learn.model, before))
+    assert {'body.conv1.weight', 'body.bn1.running_mean'} <= still and not still & names
+    assert {'body.layer4.1.conv2.weight', 'head.weight', 'head.bias'} <= names
+    assert ('body.layer4.1.bn2.running_mean' in names) == (bn_stats == 'batch')
 
 
 def test_frozen_means_frozen_after_having_been_trained(files):
@@ -176,14 +191,14 @@ def test_fastai_schedules_work(files, tmp_path):
 
 def test_regimes_differ_in_the_body_alone(files):
     learns = []
-    for regime in ('feature_extract', 'fine_tune', 'scratch'):
+    for regime in ('feature_extract', 'last_groups', 'fine_tune', 'scratch'):
         torch.manual_seed(7)
         learns.append(learner(files, regime=regime))
     norms = [(o.model.norm.mean, o.model.norm.std, o.model.head.weight) for o in learns]
     assert all(torch.equal(a, b) for other in norms[1:] for a, b in zip(norms[0], other))
     bodies = [o.model.body.conv1.weight for o in learns]
-    assert torch.equal(bodies[0], bodies[1]) and not torch.equal(bodies[0], bodies[2])
-    assert learns[2].model.weights is None and learns[0].model.weights == learns[1].model.weights
+    assert torch.equal(bodies[0], bodies[1]) and torch.equal(bodies[0], bodies[2]) and not torch.equal(bodies[0], bodies[3])
+    assert learns[3].model.weights is None and learns[0].model.weights == learns[1].model.weights == learns[2].model.weights
 
 
 def test_same_seed_same_numbers(files):

@@ -19,7 +19,7 @@ from hw4.learn.backbones import backbone
 from hw4.learn.device import Device
 from hw4.learn.losses import SegCrossEntropy
 from hw4.learn.metrics import seg_metrics
-from hw4.learn.transfer import REGIMES, group_params
+from hw4.learn.transfer import FROZEN, REGIMES, group_params
 from hw4.learn.weights import WeightsError
 from hw4.learn.zoo import NETS, Zoo, zoo_learner, zoo_net
 from hw4.study.build import build_dls, open_layout
@@ -131,7 +131,7 @@ def test_gradients_reach_exactly_what_is_not_frozen(weights, net, regime):
     learn = zoo_learner(dls(), net, ARCH, regime=regime, weights=None if regime == 'scratch' else weights, device=PLAIN, cbs=Reached())
     quiet_fit(learn)
     for i, group in enumerate(group_params(learn.model)):
-        free = regime != 'feature_extract' or i == 2
+        free = i >= FROZEN[regime]
         assert group and all(o.requires_grad == free for o in group)
         reached = [id(o) in learn.reached.ids for o in group]
         assert any(reached) == free and (free or not any(reached))

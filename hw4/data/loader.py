@@ -121,10 +121,10 @@ class PixelDL(TfmdDL):
         self,
         k: int,  # which of the dataset's lists
         rows: list[int],  # positions in it
-    ) -> torch.Tensor:  # (n,) class ids, which are looked up once, or (n, h, w) masks
+    ) -> torch.Tensor:  # (n,) class ids, which are looked up once, (n, h, w) masks, or (n, labels) of several labels at once
         "Some targets"
         every = self.dataset.tls[k]
-        if not any(isinstance(o, Categorize) for o in every.tfms.fs): return fa_collate([every[i] for i in rows])
+        if not any(type(o) is Categorize for o in every.tfms.fs): return fa_collate([every[i] for i in rows])
         self.known = self.known or {}
         return self.known.setdefault(k, ClassIds(every)).take(rows)
 

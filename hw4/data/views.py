@@ -27,7 +27,7 @@ def view_numbers(
     *,
     seed: int,  # of the run, 0 or more
     view: int | list[int],  # which view, 0 or more; a list: one for each image
-) -> torch.Tensor:  # (n, 11) float32, 0 to 1 without 1
+) -> torch.Tensor:  # (n, 15) float32, 0 to 1 without 1
     "The numbers that a strategy draws a view of each image from"
     state = np.array([int(o, 16) for o in hashes], np.uint64)
     for o in (seed, view): state = mix(state ^ mix(np.array(o, np.uint64, ndmin=1)))

@@ -15,6 +15,7 @@ import torch
 from timm import create_model, get_pretrained_cfg, is_model, list_models
 from torch import nn
 from torchvision import models
+from .sources import find_entry
 from .weights import Weights, WeightsError, file_sha256, find_weights, lite_to_timm, published, read_state
 
 # %% ../../nbs/learn/01_backbones.ipynb #9c134963
@@ -184,7 +185,7 @@ class Backbone:
 # %% ../../nbs/learn/01_backbones.ipynb #f9273d75
 def weights_of(
     arch: str,  # a model name
-    weights: str | Path,  # 'imagenet', or a file
+    weights: str | Path,  # 'imagenet', a file, or the name of weights of one's own
 ) -> tuple[Weights, dict[str, torch.Tensor]]:  # where they came from, and the tensors
     "Find and read the weights that were asked for; WeightsError if they cannot be had"
     mean, std = normalisation(arch)
@@ -193,14 +194,14 @@ def weights_of(
         return Weights('imagenet', entry.source, digest, mean, std), read_state(entry.file)
     file = Path(weights)
     if not file.is_file():
-        raise WeightsError(f"weights={str(weights)!r}: no such file; expected 'imagenet', the path of a .pth, .pt or .safetensors file, "
-                           f"or None for random numbers (regime='scratch')")
+        own = find_entry(weights, arch)
+        return own.weights(), read_state(own.file)
     return Weights(file.stem, f'file {file.name}', file_sha256(file), mean, std), read_state(file)
 
 # %% ../../nbs/learn/01_backbones.ipynb #74f53ee1
 def backbone(
     arch: str,  # a timm or torchvision model name, see `known_archs`
-    weights: str | Path | None = 'imagenet',  # 'imagenet', a file, or None: random numbers
+    weights: str | Path | None = 'imagenet',  # 'imagenet', a file, a name of one's own, or None: random numbers
     *,
     maps: bool = False,  # the body gives three maps and not features
 ) -> Backbone:  # a fresh one
@@ -208,8 +209,8 @@ def backbone(
     if not isinstance(arch, str):
         given = f'<{type(arch).__name__} {arch.__name__}>' if hasattr(arch, '__name__') else repr(arch)[:80]
         raise ValueError(f"arch={given}: expected the name of a torchvision or timm net, such as 'resnet18'")
-    mean, std = normalisation(arch)
     found, state = (None, None) if weights is None else weights_of(arch, weights)
+    mean, std = (found.mean, found.std) if found else normalisation(arch)  # random ones get what their pretrained twin has
     seed = int(torch.randint(2**31, ()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

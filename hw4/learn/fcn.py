@@ -125,7 +125,7 @@ def seg_learner(
     dls: DataLoaders,  # images (bs, 3, h, w) 0-1 and masks (bs, h, w) int64, with `vocab`: class names without void
     model: nn.Module,  # images -> logits (bs, n, h, w); has `groups()`, `body` and `weights`
     *,
-    regime: str = 'fine_tune',  # 'feature_extract', 'fine_tune' or 'scratch'
+    regime: str = 'fine_tune',  # one of `REGIMES`
     bn_stats: str = 'default',  # 'batch', 'running', or 'default': 'running' with weights, 'batch' without
     device: Device | None = None,  # None: the best there is
     **learner_kwargs,  # passed on to `Learner`; `loss_func`, which may be a name of `LOSSES`, and `metrics` replace the usual ones
@@ -142,8 +142,8 @@ def fcn_learner(
     arch: str,  # a net that gives maps at strides 8, 16 and 32
     *,
     stride: int = 8,  # 8, 16, or 32: no skips
-    regime: str = 'fine_tune',  # 'feature_extract', 'fine_tune' or 'scratch'
-    weights: str | Path | None = 'default',  # 'imagenet', a file, None: random; 'default': 'imagenet', None for scratch
+    regime: str = 'fine_tune',  # one of `REGIMES`
+    weights: str | Path | None = 'default',  # 'imagenet', a file, a name of one's own, None: random; 'default': 'imagenet', None for scratch
     bn_stats: str = 'default',  # 'batch', 'running', or 'default': 'running' with weights, 'batch' without
     device: Device | None = None,  # None: the best there is
     **kwargs,  # `upsampling` and `scaled` are passed on to `FCN`, the rest to `seg_learner`, such as `loss_func='ce_dice'`

@@ -99,7 +99,7 @@ def zoo_learner(
     arch: str,  # a timm net, such as 'tf_efficientnet_lite0' or 'resnet18'
     *,
     regime: str = 'fine_tune',  # 'feature_extract' (the decoder alone is trained), 'fine_tune' or 'scratch'
-    weights: str | Path | None = 'default',  # of the encoder: 'imagenet', a file, None: random; 'default': 'imagenet', None for scratch
+    weights: str | Path | None = 'default',  # of the encoder: 'imagenet', a file, a name of one's own, None: random; 'default': 'imagenet', None for scratch
     device: Device | None = None,  # None: the best there is
     **kwargs,  # passed on to `seg_learner`, such as `bn_stats` or `loss_func='ce_dice'`
 ) -> Learner:  # frozen up to the decoder for feature_extract

@@ -32,7 +32,7 @@ from ..learn.backbones import backbone
 from ..learn.fused import adam, sgd
 from ..learn.metrics import seg_metrics
 from ..learn.rare import seg_loss
-from ..learn.transfer import Classifier, clas_learner
+from ..learn.transfer import CLAS_LOSSES, Classifier, clas_learner
 from ..learn.zoo import Zoo, zoo_learner
 from .spec import Spec
 
@@ -165,7 +165,7 @@ def build_learner(
     device = device or best_device(precision=spec.precision)
     opt_func = (OPT_FUNCS | (FUSED if device.fused else {}))[spec.opt]
     shared = dict(regime=spec.regime, weights=spec.weights, bn_stats=spec.bn_stats, opt_func=opt_func, wd=spec.wd, device=device)
-    if spec.task == 'classify': return clas_learner(dls, spec.arch, **shared)
+    if spec.task == 'classify': return clas_learner(dls, spec.arch, loss_func=CLAS_LOSSES[spec.loss](), **shared)
     loss = seg_loss(spec.loss, dls, weight=torch.tensor([class_weights[o] for o in dls.vocab]) if class_weights else None)
     shared |= dict(loss_func=loss, metrics=seg_metrics(dls.vocab, per_class=False))
     if spec.net != 'fcn': return zoo_learner(dls, spec.net, spec.arch, **shared)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'aligned', 'groups_between', 'common_classes', 'counts', 'side_counts', 'check_fair', 'differences',
-           'measures', 'tested', 'check_sides', 'compare', 'block_of', 'corrected', 'compare_all']
+           'measures', 'tested', 'drawn_alike', 'check_sides', 'compare', 'block_of', 'corrected', 'compare_all']
 
 # %% ../../nbs/study/04_compare.ipynb #69b405fb
 from dataclasses import replace
@@ -175,6 +175,15 @@ def _compare_masks(
     asked = {k: f for k, f in measures(vocab).items() if not k.startswith('iou ') or (classes and seen[list(vocab).index(k[4:])])}
     return tested(ca, cb, asked, block=block)
 
+# %% ../../nbs/study/04_compare.ipynb #89106505
+def drawn_alike(
+    a: list[Record],
+    b: list[Record],
+) -> bool:
+    "Whether two sides were trained on the same images, seed by seed; each seed may have images of its own"
+    trained = [{o.seed: o.fingerprint['train']['digest'] for o in side} for side in (a, b)]
+    return trained[0] == trained[1]
+
 # %% ../../nbs/study/04_compare.ipynb #676c8a5f
 def check_sides(
     a: list[Record],
@@ -182,11 +191,14 @@ def check_sides(
     names: tuple,  # what the sides are called
 ):
     "Refuse sides that are not seeds of one spec each, or that are not one scale"
+    alike = drawn_alike(a, b)
     for side, name in zip((a, b), names):
         if len({o.spec for o in side}) != 1: raise ValueError(f'{name} holds {len({o.spec for o in side})} different specs, expected seeds of one')
         if len({o.seed for o in side}) != len(side): raise ValueError(f'{name} holds a seed twice: a repeated run is no further evidence')
         for o in side[1:]:
-            if off := differences(side[0], o): raise ValueError(f'the runs of {name} differ in more than the seed: {off}')
+            # a draw of training images that belongs to the seed is a part of the recipe, as long as the other side has the same draws
+            off = {k: v for k, v in differences(side[0], o).items() if k != 'training_images' or not alike}
+            if off: raise ValueError(f'the runs of {name} differ in more than the seed: {off}')
     if same := {o.path.resolve() for o in a} & {o.path.resolve() for o in b}: raise ValueError(f'{", ".join(o.name for o in same)} is on both sides: name two different runs')
     for o in (*a, *b): check_fair(a[0], o)
 

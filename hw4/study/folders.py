@@ -26,17 +26,19 @@ RANDOM = 'a random fifth'  # in the name of a layout that was divided so, and fr
 
 # %% ../../nbs/study/03f_folders.ipynb #3f596a33
 def divided(
-    layout: Layout,  # of images and masks
+    layout: Layout,  # of images and masks, or of classes
     *,
     seed: int = 0,  # of the draw
-) -> tuple[Layout, str]:  # with the splits train and val, and where they come from in words
+    valid: str = 'val',  # the split that is measured, if the folder has it
+) -> tuple[Layout, str]:  # with the splits train and `valid`, and where they come from in words
     "A dataset divided into what is trained on and what is measured on"
     count = lambda o: ', '.join(f'{s} {(o.items.split == s).sum():,}' for s in o.splits)
-    if {'train', 'val'} <= set(layout.splits): return layout, f'split: as the folders have it ({count(layout)})'
-    if not {'train', 'all'} & set(layout.splits): raise ValueError(f'{layout.root} has the splits {", ".join(layout.splits)} and nothing to train on: expected the folders train and val in both, or no folders')
-    if (n := int(layout.items.split.isin(['train', 'all']).sum())) < 10: raise ValueError(f'{layout.root}: {n} images with masks, expected 10 or more to train and to measure on')
+    if {'train', valid} <= set(layout.splits): return layout, f'split: as the folders have it ({count(layout)}), {valid} is measured on'
+    if not {'train', 'all'} & set(layout.splits): raise ValueError(f'{layout.root} has the splits {", ".join(layout.splits)} and nothing to train on: expected the folders train and val{" in both" if layout.task == "segment" else ""}, or no folders')
+    if (n := int(layout.items.split.isin(['train', 'all']).sum())) < 10: raise ValueError(f'{layout.root}: {n} images{" with masks" if layout.task == "segment" else ""}, expected 10 or more to train and to measure on')
+    spare = f'; {", ".join(o for o in layout.splits if o not in ("train", "all"))} is left alone, --valid measures on it instead' if set(layout.splits) - {'train', 'all'} else ''
     drawn = hold_out(replace(layout, name=f'{layout.name}, {RANDOM} (seed {seed}) as val'), seed=seed)
-    return drawn, f'split: {RANDOM} (seed {seed}) is measured on, for there is no folder val ({count(drawn)}); images of one scene may be on both sides, and then the numbers flatter'
+    return drawn, f'split: {RANDOM} (seed {seed}) is measured on, for there is no folder val ({count(drawn)}); images of one scene may be on both sides, and then the numbers flatter{spare}'
 
 # %% ../../nbs/study/03f_folders.ipynb #c623a35d
 def check_pairs(
@@ -66,11 +68,11 @@ def fitting_size(
 # %% ../../nbs/study/03f_folders.ipynb #fb1b7f11
 def dataset_name(
     images: Path|str,
-    masks: Path|str,
+    masks: Path|str|None = None,  # None: there are none, as the folders in `images` are classes
 ) -> str:  # lower case letters, digits and dashes
-    "What two folders are called: as the folder above both, unless that name means something already"
-    above = Path(images).resolve(), Path(masks).resolve()
-    both = next(o for o in above[0].parents if o in above[1].parents)
+    "What a dataset is called: as its folder, or the one above both, unless that name means something already"
+    above = Path(images).resolve(), Path(masks or images).resolve()
+    both = next(o for o in above[0].parents if o in above[1].parents) if masks else above[0]
     name = re.sub(r'[^a-z0-9]+', '-', both.name.lower()).strip('-') or 'folder'
     return f'my-{name}' if name in {*QUESTIONS, 'portraits', 'scenes'} else name
 
@@ -82,23 +84,27 @@ def open_pair(
     codes: Path|str,  # as `hw4.data.names.listed_in` has it
     suffix: str|None = None,  # what a mask's name has before its dot and the image's has not; None: '_P' or '_L' if every mask has it
     void_id: int|None = None,  # as `hw4.data.names.listed_in` has it
+    valid: str|None = None,  # the split that is measured; None: val
 ) -> tuple[Layout, Remap, str]:  # divided; what the masks hold; how it was divided in words
     "Everything about two folders that a study needs"
     layout = pair_folders(need_folder(images), need_folder(masks), suffix=suffix)
     held = listed_in(codes, layout, void_id=void_id)
-    layout, words = divided(layout)
+    layout, words = divided(layout, valid=valid or 'val')
     return layout, held, words
 
 # %% ../../nbs/study/03f_folders.ipynb #d05a2b8c
 def command_of(
     folders: dict,  # images, masks, codes, and perhaps more of what `open_pair` takes
-    changes: dict,  # options of `hw4 run`, such as arch, epochs, size, seeds; None: not given
+    changes: dict,  # options of `hw4 run`, such as arch, epochs, size, seeds; None: not given; a list: given several times
+    *,
+    questions: tuple[str, ...] = (),  # names of questions; empty: it is asked of two folders
 ) -> str:  # a command
-    "What asks the question of two folders again"
+    "What asks a question again"
     size = changes.get('size')
     given = {**{k: v for k, v in folders.items() if v is not None}, **{k: v for k, v in changes.items() if v is not None},
              **({'size': f'{size[0]}x{size[1]}'} if isinstance(size, tuple) else {})}
-    return ' '.join(['hw4 run', *(f'--{k.replace("_", "-")} {shlex.quote(str(v))}' for k, v in given.items())])
+    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if isinstance(v, list) else [v])]
+    return ' '.join(['hw4 run', *questions, *(f'--{k} {shlex.quote(str(v))}' for k, v in each)])
 
 # %% ../../nbs/study/03f_folders.ipynb #8e8131d3
 def stride_question(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .compare import aligned, check_fair
 from .figures import class_bars, confusion, curves, faces, headline, scenes
-from .flips import class_flips, mask_flips
+from .flips import class_flips, disagreements, mask_flips
 from .score_figures import reliability, roc_curves
 
 # %% ../../nbs/study/05g_gallery.ipynb #73ca10db
@@ -49,6 +49,7 @@ def flip_pictures(
     except ValueError: return []  # the answer in words says it
     both = ' and '.join(f'{o}{_first(sides[o])}' for o in (x, y))
     rest = f' Only the first two of the {len(sides)} sides are shown.' if len(sides) > 2 else ''
+    if a.spec.task == 'classify' and disagreements(a, b).empty: return []
     if a.spec.task == 'classify': return [(f'The images on which {both} disagree.{rest}', embed(class_flips(a, b, names=(x, y)), 'png'))]
     fig = mask_flips(a, b, names=(x, y))
     return [] if fig is None else [(f'The validation images, six at the most, whose mIoU differs most between {both}.{rest}', embed(fig, 'png'))]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from .extras import need
-from .report import SOURCE, check_out, count_runs, sections
+from .report import GLANCE, SOURCE, check_out, count_runs, sections
 
 # %% ../../nbs/study/06b_pdf.ipynb #70e6caaa
 def unpack_url(
@@ -83,9 +83,11 @@ TEMPLATE = '''
 
 #text(soft)[#report.runs run#if report.runs != 1 [s], reported #report.today. #report.source]
 
-#table(columns: (auto, 1fr, 1fr, auto, auto, 1fr, auto), table.header("question", "side", "images", "size", "epochs", "result, one number a seed", "page"),
+#heading(level: 1, "At a glance")
+#par(text(soft, 9pt, report.glance))
+#table(columns: (auto, 1fr, 1.2fr, .8fr, auto, auto, 2fr, auto), table.header("question", "side", "net, weights", "images", "size", "epochs", "result with 95 % interval, and each seed", "page"),
   ..report.sections.map(s => s.summary.map(o => (
-    link(label(s.name), upper(s.name)), o.side, o.images, o.size, o.epochs, o.result, context counter(page).at(label(s.name)).first()))).flatten().map(o => [#o]))
+    link(label(s.name), upper(s.name)), o.side, o.net, o.images, o.size, o.epochs, o.result, context counter(page).at(label(s.name)).first()))).flatten().map(o => [#o]))
 
 #for s in report.sections [
   #heading(level: 1, [#text(rgb("#3b6fb6"), upper(s.name)) #h(.3em) #s.title]) #label(s.name)
@@ -110,7 +112,7 @@ def lay_out(
     folder: Path,  # where everything that typst reads is written
 ) -> Path:  # the file that typst sets
     "Template, words and pictures of a report, side by side in a folder"
-    data = dict(sections=[page_data(o, folder) for o in sections], runs=count_runs(sections), source=SOURCE, today=str(date.today()))
+    data = dict(sections=[page_data(o, folder) for o in sections], runs=count_runs(sections), source=SOURCE, glance=GLANCE, today=str(date.today()))
     # a file name that is not valid text still gives a report, with a ? in it
     (folder/'report.json').write_bytes(json.dumps(data, ensure_ascii=False, default=str).encode('utf-8', 'replace'))
     (folder/'report.typ').write_text(TEMPLATE, encoding='utf-8')

@@ -17,6 +17,7 @@ from fastai.learner import Learner
 from ..data.layouts import Layout
 from ..data.synth import is_twin
 from ..learn.device import Device, best_device
+from ..learn.transfer import FROZEN
 from .build import build_dl, build_model, located, open_others
 from .checkpoint import Checkpoint, unfinished
 from .environment import environment
@@ -139,7 +140,8 @@ def estimate(
     "About how long a run will take here"
     model = build_model(spec, 11, spec.weights).to(device.name)
     x = torch.rand(min(spec.bs, n_train), 3, *spec.size, device=device.name)
-    model.body.requires_grad_(spec.regime != 'feature_extract').train(spec.regime != 'feature_extract')  # a frozen body is in eval mode
+    for i, group in enumerate(model.groups()[:-1]):
+        for o in group: o.requires_grad_(i >= FROZEN[spec.regime]).train(i >= FROZEN[spec.regime])  # what is frozen is in eval mode
     step, look = _seconds(model, x, device, grad=True)/len(x), _seconds(model, x, device, grad=False)/len(x)
     seconds = look*n_valid*sum(scale**2 for scale, _ in LOOKS[spec.tta])
     for epochs, head_only in stages(spec):

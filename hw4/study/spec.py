@@ -14,19 +14,19 @@ from dataclasses import asdict, dataclass, fields
 from ..data.augment import STRATEGIES
 from ..learn.fcn import UPSAMPLINGS
 from ..learn.rare import LOSSES
-from ..learn.transfer import REGIMES
+from ..learn.transfer import CLAS_LOSSES, REGIMES
 from ..learn.zoo import NETS
 
 # %% ../../nbs/study/00_spec.ipynb #50318453
 TASKS = ('classify', 'segment')
-SCHEDULES = ('one_cycle', 'flat_cos', 'constant', 'step')  # fastai's `fit_one_cycle`, `fit_flat_cos`, `fit`; a tenth after each third
+SCHEDULES = ('one_cycle', 'flat_cos', 'constant', 'step', 'cosine')  # fastai's `fit_one_cycle`, `fit_flat_cos`, `fit`; a tenth after each third; one cosine from the highest rate to zero (`fit_sgdr` of one cycle)
 TTAS = ('none', 'flip', 'scales')  # what is asked about an image: itself; its mirror image too; both at four sizes
 OPTIMISERS = ('adam', 'sgd', 'radam', 'ranger', 'lamb')  # fastai's names, lower case
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 STRIDES = (8, 16, 32)  # FCN-8s, FCN-16s, FCN-32s
 
 # %% ../../nbs/study/00_spec.ipynb #e534a4da
-SPREADS = dict(feature_extract=1., fine_tune=100., scratch=1.)  # the course: 1, 1/10, 1/100 when fine-tuning
+SPREADS = dict(feature_extract=1., last_groups=100., fine_tune=100., scratch=1.)  # the course: 1, 1/10, 1/100 when fine-tuning
 
 # %% ../../nbs/study/00_spec.ipynb #4470793d
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Spec:
     dataset: str                # what is looked at: 'portraits', 'scenes', or the name of a folder of the user's
     arch: str                   # backbone, by its torchvision or timm name
     size: tuple                 # (height, width) in pixels that every image is squished to
-    regime: str = 'fine_tune'   # 'feature_extract', 'fine_tune' or 'scratch'
-    weights: str|None = 'imagenet'  # a named entry or a file; None: random, for 'scratch' alone
+    regime: str = 'fine_tune'   # 'feature_extract', 'last_groups', 'fine_tune' or 'scratch'
+    weights: str|None = 'imagenet'  # 'imagenet', a file or a name of one's own; None: random, for 'scratch' alone
     augment: str = 'none'       # strategy of the training images
     views: int|None = None      # each training image is shown in so many fixed views, the next one each epoch; None: a new one each epoch
     epochs: int = 3             # passes over the training images with everything the regime trains
-    freeze_epochs: int = 0      # passes before those in which only the head is trained
+    freeze_epochs: int = 0      # passes before those in which only the head is trained (linear probe, then fine-tune)
     lr: float = 1e-3            # highest learning rate of the head
-    spread: float|None = None   # head's rate / earliest group's rate, >= 1; None: the regime's own
+    spread: float|None = None   # head's rate / earliest group's rate, >= 1, and the late group's rate halfway in factors, whether the early one is trained or not; None: the regime's own
     bs: int = 32                # images a batch
     schedule: str = 'one_cycle' # shape of the learning rate over the epochs
     opt: str = 'adam'           # optimiser, by fastai's name
     wd: float = 0.01            # weight decay, decoupled
-    loss: str = 'cross_entropy' # what is minimised, by its name in `LOSSES`; for classification cross-entropy alone
+    loss: str = 'cross_entropy' # what is minimised, by its name in `LOSSES`; for classification in `CLAS_LOSSES`
     bn_stats: str = 'batch'     # BatchNorm of trained layers: 'batch' statistics, or the stored 'running' ones (a head's own: always of the batch)
     precision: str = 'auto'     # 'float32', 'bfloat16', or 'auto': what the device does best
     valid: str = 'val'          # split that is measured; 'drive:0001TP': that drive, left out of the training images
@@ -60,13 +60,14 @@ class Spec:
     net: str = 'fcn'            # segment: 'fcn', or a net of the zoo on the same backbone
     upsampling: str = 'bilinear'  # FCN: between the maps, or 'learned' from there
     scaled: bool = False        # FCN: whether finer maps are shrunk before they are scored
+    mixup: float = 0.           # classify: training images are mixed in pairs, in shares from Beta(mixup, mixup); 0: not mixed
 
     def __post_init__(self):
         # one form for equal specs: JSON gives lists, a user types lr=1
         fix = lambda name, value: object.__setattr__(self, name, value)
         fix('size', tuple(int(o) for o in self.size))
         if self.spread is None: fix('spread', SPREADS.get(self.regime))
-        for name in ('lr', 'spread', 'wd', 'ema'): fix(name, None if getattr(self, name) is None else float(getattr(self, name)))
+        for name in ('lr', 'spread', 'wd', 'ema', 'mixup'): fix(name, None if getattr(self, name) is None else float(getattr(self, name)))
         if self.weights is not None: fix('weights', str(self.weights))
         _validate(self)
 
@@ -99,12 +100,15 @@ def _validate(
 ):
     "Refuse a spec that names what does not exist, or contradicts itself"
     for name, allowed in dict(task=TASKS, regime=REGIMES, augment=STRATEGIES, schedule=SCHEDULES, opt=OPTIMISERS, precision=PRECISIONS, tta=TTAS,
-                              bn_stats=('batch', 'running'), loss=LOSSES if spec.task == 'segment' else ('cross_entropy',)).items():
+                              bn_stats=('batch', 'running'), loss=LOSSES if spec.task == 'segment' else CLAS_LOSSES).items():
         _one_of(name, getattr(spec, name), tuple(allowed))
     if (spec.weights is None) != (spec.regime == 'scratch'):
         raise ValueError(f'regime={spec.regime!r} with weights={spec.weights!r}: weights are None for scratch, and only there')
     if spec.freeze_epochs and spec.regime == 'feature_extract':
         raise ValueError(f'freeze_epochs={spec.freeze_epochs} with regime="feature_extract": it is frozen throughout, say epochs alone')
+    if spec.mixup and spec.task == 'segment': raise ValueError(f"mixup={spec.mixup} belongs to task='classify': a pixel of two mixed scenes has no one class. Leave it out")
+    if not STRATEGIES[spec.augment].mask_safe and spec.task == 'segment':
+        raise ValueError(f'augment={spec.augment!r} is not safe for masks: expected one of {", ".join(o.name for o in STRATEGIES.values() if o.mask_safe)}')
     if spec.tta == 'scales' and spec.task == 'classify': raise ValueError("tta='scales' belongs to task='segment'; for classification there is tta='flip'")
     _validate_net(spec)
     _validate_numbers(spec)
@@ -128,6 +132,8 @@ def _validate_numbers(
     "Refuse numbers that cannot be"
     for name in ('epochs', 'bs', 'lr', 'spread'):
         if not getattr(spec, name) > 0: raise ValueError(f'{name}={getattr(spec, name)!r}: expected a number above 0')
+    if not 0 <= spec.mixup < 100: raise ValueError(f'mixup={spec.mixup!r}: expected 0 (nothing is mixed) or a small number above it, such as 0.2')
+    if spec.mixup and spec.bs < 2: raise ValueError(f'mixup={spec.mixup} with bs={spec.bs}: a batch of one image has nothing to be mixed with')
     if not 0 <= spec.ema < 1: raise ValueError(f'ema={spec.ema!r}: expected a share from 0 (no mean) to below 1, such as 0.99')
     if spec.views is not None and spec.augment == 'none': raise ValueError(f"views={spec.views} with augment='none': there is one view, leave views out")
     if spec.views is not None and (spec.views != int(spec.views) or spec.views < 1):

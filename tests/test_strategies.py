@@ -1,0 +1,79 @@
+"Options of a recipe and strategies side by side, as they are typed, recorded, reported and asked again"
+import shlex
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from hw4.cli import app
+from hw4.data.augment import STRATEGIES
+from hw4.data.synth import portraits_twin
+from hw4.study.questions import answers, noted_question, question
+from hw4.study.records import records
+from hw4.study.statements import OPTIONS, rerun
+
+SMALL = ['--arch', 'test_efficientnet', '--epochs', '1', '--size', '32x32', '--device', 'cpu']
+
+
+def hw4(*words, ok=True):
+    "Run a command here; what it printed, or the error it ended with"
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert (done.exit_code == 0) == ok, f'{done.output}\n{done.exception!r}'
+    return done.output if ok else f'{done.output}{done.exception}'
+
+
+@pytest.fixture(scope='module')
+def faces(tmp_path_factory): return portraits_twin(tmp_path_factory.mktemp('faces')/'faces', n_train=8, n_val=6)
+
+
+def test_every_option_of_a_recipe_is_recorded_and_asked_again(faces, tmp_path):
+    given = dict(augment='stronger', freeze_epochs=1, lr=.02, schedule='cosine', opt='sgd', loss='smooth', mixup=.3, ema=.9, tta='flip')
+    words = [o for k, v in given.items() for o in (f'--{k.replace("_", "-")}', v)]
+    place = ['--portraits', faces, '--store', tmp_path]
+    hw4('run', 'q1-3', *SMALL, *words, *place)
+    record, = records(tmp_path)
+    asked, = question('q1-3').sides.values()
+    assert record.spec == replace(asked, arch='test_efficientnet', epochs=1, size=(32, 32), **given) and set(given) <= set(OPTIONS)
+    command = shlex.split(rerun('q1-3', [record]))
+    assert command[:5] == ['env', '-u', 'HW4_PORTRAITS', 'hw4', 'run']
+    assert 'stored' in hw4(*command[4:], *place, '--device', 'cpu', '--dry-run')
+
+
+@pytest.mark.parametrize('words, says', [
+    (['q1-3', '--schedule', 'linear'], "'cosine'"), (['q1-3', '--loss', 'ohem'], "expected one of 'cross_entropy', 'smooth'"),
+    (['q2-1', '--mixup', '0.2'], 'Leave it out'), (['q2-1', '--augment', 'whole_face'], 'not safe for masks'),
+    (['q1-1', '--freeze-epochs', '1'], 'it is frozen throughout'), (['q1-3', '--augment', 'heavy', '--augment', 'heavy'], 'each once'),
+    (['q2-1', '--augment', 'scene', '--augment', 'none'], 'on a question with one, such as q2-best'),
+])
+def test_what_contradicts_itself_is_refused_before_anything_runs(words, says, faces, tmp_path):
+    assert says in hw4('run', *words, '--portraits', faces, '--scenes', faces, '--store', tmp_path/'none', ok=False) and not (tmp_path/'none').exists()
+
+
+def test_strategies_are_compared_on_a_question():
+    assert 'compared on a question' in hw4('run', '--images', 'a', '--augment', 'none', '--augment', 'scene', ok=False)
+
+
+def test_strategies_are_compared_and_reported(faces, tmp_path):
+    "One command: three runs that differ in the strategy alone, three pairs, corrected; a section of the report; and the command again"
+    store = tmp_path/'runs'
+    said = hw4('run', 'q1-3', *SMALL, *(o for s in ('heavy', 'whole_face', 'stronger') for o in ('--augment', s)), '--portraits', faces, '--store', store)
+    assert {o.spec.augment for o in records(store)} == {'heavy', 'whole_face', 'stronger'}
+    assert len({replace(o.spec, augment='none') for o in records(store)}) == 1
+    for a, b in (('heavy', 'whole_face'), ('heavy', 'stronger'), ('whole_face', 'stronger')): assert any(a in o and b in o for o in said.splitlines()[-14:]), said
+    assert 'Holm' in said
+    command = shlex.split(noted_question('q1-3-augment', store).command)
+    assert 'stored' in hw4(*command[1:], '--store', store, '--device', 'cpu', '--dry-run')
+    hw4('report', '--store', store, '--out', tmp_path/'report.html')
+    page = (tmp_path/'report.html').read_text()
+    assert 'Strategies of augmentation for Q1-3' in page and 'visible in 200 draws' in page and '--augment stronger' in page
+    assert list(answers(store)) == ['q1-3-augment']
+
+
+def test_show_augment(faces, tmp_path):
+    said = hw4('show-augment', '--portraits', faces, '--out', tmp_path/'new'/'all.png')
+    assert all(f'{o}: ' in said for o in STRATEGIES) and 'whole_face' in said
+    w, h = Image.open(tmp_path/'new'/'all.png').size
+    assert h > w/2
+    assert 'not both' in hw4('show-augment', 'a.png', '--portraits', faces, ok=False)
+    assert 'choose one of none' in hw4('show-augment', '--only', 'cutmix', '--out', tmp_path/'no.png', ok=False)
