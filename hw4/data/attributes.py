@@ -131,7 +131,7 @@ class AttributesOf(Transform):
         names: Sequence[str],  # the attributes, in the order of the targets
     ):
         super().__init__()
-        self.row_of, self.table = layout.row_of, layout.items[list(names)].to_numpy(np.float32)
+        self.row_of, self.table = layout.row_of, np.array(layout.items[list(names)], np.float32)  # a copy: torch wants to be able to write
 
     def encodes(
         self,
