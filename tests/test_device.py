@@ -200,7 +200,7 @@ def test_words_of_devices():
     assert Device('cpu', 'bfloat16', True, 2).words == 'cpu: bfloat16, channels last, 2 threads, fused optimiser'
     assert Device('cuda', 'bfloat16', True, 2, compiled=True).words == 'cuda: bfloat16, channels last, fused optimiser, compiled'
     plain = best_device('cpu', plain=True)
-    assert plain == Device('cpu', 'float32', False, torch.get_num_threads(), fused=False, features_once=False, keeps_freed=False)
+    assert plain == Device('cpu', 'float32', False, torch.get_num_threads(), fused=False, features_once=False)
     assert plain.words.endswith('fastai optimiser')
     with pytest.raises(ValueError, match='leave one of them out'): best_device('cpu', plain=True, compiled=True)
 

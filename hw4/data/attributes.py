@@ -21,7 +21,7 @@ from fastcore.basics import chunked
 from fasttransform import Transform
 from .batches import batch_tfms
 from .celeba import attributes_of, numbers_of, official_split, read_attributes
-from .images import OpenImage, SplitOf, files_of
+from .images import OpenImage, SplitOf, files_of, loaders
 from .layouts import Layout, find_images, need_folder
 from .loader import PixelDL
 from .pixels import as_size, open_pixels
@@ -101,6 +101,11 @@ class LeftOut:
         if not self.found: return 'nothing is left out'
         return '\n'.join(f'{hit:,} of the {n:,} images of {o} are left out' for o, (hit, n) in self.found.items())
 
+    @property
+    def words(self) -> str:  # such as ' without 2,400 images of heavy_makeup_CelebA'; '' if none is gone
+        "What the rest is without, to stand after its name"
+        return f' without {self.n:,} images of {", ".join(Path(o).name for o in self.found)}' if self.n else ''
+
 # %% ../../nbs/data/08a_attributes.ipynb #fa08ea32
 def without(
     layout: Layout,  # of any images
@@ -110,13 +115,14 @@ def without(
 ) -> tuple[Layout, LeftOut]:  # the layout without those images
     "A dataset without every image that other folders hold, by content; ValueError for a folder of which nothing is found"
     mine, gone, found = np.array(pixel_hashes(layout.paths(), size) if folders else [''] * len(layout.items)), set(), {}
+    here = set(mine)
     for folder in map(Path, folders):
         theirs = pixel_hashes(find_images(folder, recursive=True), size)
-        hits = sum(o in set(mine) for o in theirs) if (some := set(mine) & set(theirs)) else 0
+        hits = sum(o in here for o in theirs)
         if not hits:
             raise ValueError(f'of the {len(theirs):,} images of {folder} none is among the {len(mine):,} of {layout.root}, so nothing would be left out: '
                              'name the folder that was taken from them (a copy of another size, or compressed again, is not recognised), or leave it away')
-        gone, found = gone | some, found | {str(folder): (hits, len(theirs))}
+        gone, found = gone | here & set(theirs), found | {str(folder): (hits, len(theirs))}
     stays = ~np.isin(mine, list(gone))
     digest = hashlib.blake2b('\n'.join(sorted(gone)).encode(), digest_size=8).hexdigest() if folders else None
     return replace(layout, items=layout.items[stays].reset_index(drop=True)), LeftOut(int((~stays).sum()), digest, found)
@@ -160,7 +166,4 @@ def attribute_dls(
     opened = OpenImage(open_pixels(files_of(layout, ('train', 'val')), size), size)
     block = DataBlock(blocks=(TransformBlock(type_tfms=[opened], dl_type=PixelDL), MultiCategoryBlock(encoded=True, vocab=names)), get_items=Layout.paths,
                       get_y=AttributesOf(layout, names), splitter=SplitOf(layout), batch_tfms=batch_tfms(augment))
-    one_left = (layout.items.split == 'train').sum() % bs == 1  # BatchNorm cannot train on a single image
-    dls = block.dataloaders(layout, bs=bs, drop_last=bool(one_left), device=device)
-    dls.layout = layout
-    return dls
+    return loaders(block, layout, bs=bs, device=device)

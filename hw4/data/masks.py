@@ -24,7 +24,7 @@ from .pixels import KeptMasks, LiveMasks, as_size, open_masks, open_pixels
 from .names import first_is_painted, names_beside
 from .batches import batch_tfms
 from .loader import PixelDL
-from .images import OpenImage, SplitOf, files_of
+from .images import OpenImage, SplitOf, files_of, loaders
 
 # %% ../../nbs/data/07_masks.ipynb #05ec2060
 def stored_as(
@@ -246,10 +246,7 @@ def mask_dls(
     layout = path if isinstance(path, Layout) else mask_folders(path)
     remap = mask_remap(layout, codes=codes, remap=remap, void_id=more.get('void_id'))
     block = mask_block(layout, remap=remap, size=size, augment=augment, valid=valid)
-    one_left = (layout.items.split == 'train').sum() % bs == 1
-    dls = block.dataloaders(layout, bs=bs, drop_last=bool(one_left), num_workers=more.get('workers', 0), device=more.get('device'))
-    dls.layout = layout
-    return dls
+    return loaders(block, layout, bs=bs, workers=more.get('workers', 0), device=more.get('device'))
 
 # %% ../../nbs/data/07_masks.ipynb #5e736944
 def mask_dl(

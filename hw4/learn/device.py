@@ -17,7 +17,6 @@ from fastai.torch_core import to_float
 from torch import nn
 from torch.optim.adam import adam as torch_adam
 
-from ..data.memory import keep_freed
 
 # %% ../../nbs/learn/02_device.ipynb #ad3dfb20
 def trains_depthwise(
@@ -50,7 +49,6 @@ class Device:
     fused: bool = True  # the optimizer steps in one pass over the weights
     features_once: bool = True  # what a frozen body says of an image is computed once
     compiled: bool = False  # the body of a net is compiled by `torch.compile` before its first batch
-    keeps_freed: bool = True  # on a CPU, memory that was freed is kept for the next batch, see `keep_freed`
 
     @property
     def words(self) -> str:  # such as 'cpu: bfloat16, channels last, 2 threads, fused optimiser'
@@ -148,7 +146,7 @@ def best_device(
     if plain and (compiled or precision == 'bfloat16'):
         raise ValueError(f'plain=True switches everything off, but {precision=}, {compiled=}: leave one of them out')
     name = on_machine(name)
-    if plain: return Device(name, 'float32', False, torch.get_num_threads(), fused=False, features_once=False, keeps_freed=False)
+    if plain: return Device(name, 'float32', False, torch.get_num_threads(), fused=False, features_once=False)
     chosen = ('bfloat16' if has_bfloat16(name) else 'float32') if precision == 'auto' else precision
     slow = name == 'cpu' and precision == 'auto' and chosen == 'bfloat16'
     return Device(name, chosen, not name.startswith('mps'), torch.get_num_threads(), 'float32' if slow else None,
@@ -176,7 +174,6 @@ class UseDevice(Callback):
         self.device, self.hooks, self.before, self.precision = device, [], None, None
 
     def before_fit(self):
-        if self.device.name == 'cpu' and self.device.keeps_freed: keep_freed()
         self.before = torch.get_num_threads()
         # fastai's loader keeps the number in the loader of PyTorch that it wraps
         workers = max(getattr(getattr(o, 'fake_l', o), 'num_workers', 0) for o in self.dls.loaders)

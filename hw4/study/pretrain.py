@@ -216,7 +216,7 @@ def pretrain(
     spec, rest = source_spec(arch, 'attributes', weights=weights, how=how), options(how)
     layout, out = without(attributed(portraits, attributes, seed=seed), leave_out, size=spec.size)
     if rest.get('watch', True): print(out)
-    words = f'{len(attribute_names(layout))} attributes of portraits ({layout.root.name})' + (f' without {out.n:,} images of {", ".join(Path(o).name for o in out.found)}' if out.n else '')
+    words = f'{len(attribute_names(layout))} attributes of portraits ({layout.root.name}){out.words}'
     return learn_source(Task(layout, words, out), spec, seed=seed, **rest)
 
 # %% ../../nbs/study/08_pretrain.ipynb #f9c2791b
@@ -252,7 +252,7 @@ def pretrain_classes(
     if 'val' not in layout.splits: layout = hold_out(layout, seed=seed)
     layout, out = without(layout, leave_out, size=spec.size)
     if rest.get('watch', True): print(out)
-    words = f'{len(layout.vocab)} classes of {layout.root.name}' + (f' without {out.n:,} images of {", ".join(Path(o).name for o in out.found)}' if out.n else '')
+    words = f'{len(layout.vocab)} classes of {layout.root.name}{out.words}'
     return learn_source(Task(layout, words, out), spec, seed=seed, **rest)
 
 # %% ../../nbs/study/08_pretrain.ipynb #4b1a4c8a

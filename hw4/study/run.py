@@ -15,6 +15,7 @@ import torch
 from fastai.learner import Learner
 
 from ..data.layouts import Layout
+from ..data.memory import keep_freed
 from ..data.synth import is_twin
 from ..learn.device import Device, best_device
 from ..learn.transfer import FROZEN
@@ -138,6 +139,7 @@ def estimate(
     device: Device,
 ) -> float:  # seconds
     "About how long a run will take here"
+    if device.name == 'cpu': keep_freed()  # as the loader of a run does
     model = build_model(spec, 11, spec.weights).to(device.name)
     x = torch.rand(min(spec.bs, n_train), 3, *spec.size, device=device.name)
     for i, group in enumerate(model.groups()[:-1]):
