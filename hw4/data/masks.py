@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.torch_core import TensorImage, TensorMask, show_image
+from fastai.torch_core import TensorMask, show_image
 from fasttransform import Transform
 from matplotlib.axes import Axes
 from .layouts import Layout, mask_folders

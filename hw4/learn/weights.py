@@ -166,6 +166,7 @@ def no_weights(
     return WeightsError(f"weights='imagenet' for {arch!r} cannot be had.{looked or ' Nobody publishes any.'}\nWays out:"
                         f'\n  - a net whose weights are on this machine: --arch {" or ".join(here)} (in Python arch={" or ".join(map(repr, here))}){pip}{get}'
                         f'\n  - a .pth, .pt or .safetensors file of your own for this net: {file}'
+                        f'\n  - a source task of your own: hw4 pretrain --arch {arch} makes weights with a name, for --weights NAME'
                         f"\n  - no pretrained weights: ask for training from scratch, q1-3 (in Python regime='scratch')")
 
 # %% ../../nbs/learn/00b_weights.ipynb #d439d511

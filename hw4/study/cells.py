@@ -14,7 +14,7 @@ import pandas as pd
 from .compare import compare_all
 from .questions import Question
 from .transfer import steps_of
-from .verdicts import Comparison, say_p
+from .verdicts import say_p
 
 # %% ../../nbs/study/04j_cells.ipynb #441f987c
 @dataclass(frozen=True)

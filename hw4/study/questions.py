@@ -23,7 +23,7 @@ from ..learn.device import Device
 from .index import table
 from .records import find_record, is_stored, store_path
 from .run import run
-from .spec import Spec, diff, title
+from .spec import Spec, diff
 
 # %% ../../nbs/study/03_questions.ipynb #24fc4aa7
 @dataclass(frozen=True)
