@@ -85,7 +85,7 @@ def run(
     several, watch = augment if augment and len(augment) > 1 else None, None if dry_run else watchers(tensorboard)
     if mine and several: raise ValueError(f'--augment {" --augment ".join(several)} with folders of your own: give one; strategies are compared on a question')
     if mine: return whole_study(own, watch=watch, **how)
-    if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR --masks DIR --codes codes.txt')
+    if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
     chosen = named(questions)
     if several:
         for o in chosen: compare_strategies(o, several, path=dict(portraits=portraits, scenes=scenes)[o.dataset], watch=watch, **how | dict(augment=None))

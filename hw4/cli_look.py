@@ -71,8 +71,10 @@ def strips(
     "Image, truth and prediction side by side, a file for each validation image of a run, without running the net."
     from hw4.study.records import find_record
     from hw4.study.strips import write_strips
-    written = write_strips(find_record(run, store), out, errors=errors, most=most)
-    print(f'{len(written)} strips and legend.png: {out.resolve()}')
+    record = find_record(run, store)
+    written = write_strips(record, out, errors=errors, most=most)
+    gone = min(most or len(record.predictions), len(record.predictions)) - len(written)
+    print(f'{len(written)} strips and legend.png: {out.resolve()}{f"; {gone} images are left out, for they have moved or changed"*(gone > 0)}')
 
 # %% ../nbs/cli_look.ipynb #78f348a5
 @look.command()

@@ -91,8 +91,7 @@ def pretrain(
     if len(given) != 1: raise ValueError(f'{" and ".join(f"--{o}" for o in given) or "no images"} given: expected one of --portraits, --scenes and --images')
     if attributes and not portraits: raise ValueError('--attributes belongs to --portraits')
     if leave_out and scenes: raise ValueError('--leave-out belongs to --portraits and --images')
-    pixels = parse_size(size)
-    how = dict(weights=None if weights.lower() == 'none' else weights, size=(pixels, round(pixels*.8)) if isinstance(pixels, int) else pixels, epochs=epochs, lr=lr, bs=bs,
+    how = dict(weights=None if weights.lower() == 'none' else weights, size=parse_size(size), epochs=epochs, lr=lr, bs=bs,
                name=name, seed=seed, device=best_device(device.lower()), again=again)
     if scenes: entry = pretrain_crops(arch, scenes, **how)
     elif images: entry = pretrain_classes(arch, images, leave_out=leave_out or (), **how)

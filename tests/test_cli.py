@@ -4,7 +4,6 @@ import resource
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -45,12 +44,13 @@ def random_weights(path):
 
 
 def test_help_is_quick():
-    "Under a second of processor time, on slow machines too: nothing heavy is imported, torch alone would take more"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = hw4('--help')
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert all(o in said for o in ('check', 'run', 'eval', 'predict', 'runs', 'report'))
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    "Under half a second of processor time, the best of three on a machine that may be busy: nothing heavy is imported"
+    def took():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert all(o in hw4('--help') for o in ('check', 'run', 'eval', 'predict', 'runs', 'report'))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert min(took() for _ in range(3)) < .5
 
 
 @pytest.mark.parametrize('there', [True, False])
@@ -65,7 +65,7 @@ def test_get(tmp_path, there):
     words = 'lacks 698 of the 701 frames of CamVid' if there else f'Get file://{tmp_path}/camvid.tgz (600 MB) in another way'
     assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr
     assert (tmp_path/'home'/'data'/'camvid'/'codes.txt').is_file() == there
-    assert 'flowers' in hw4('get', 'flowers', ok=False)
+    assert "hw4 cannot fetch 'flowers': expected scenes (CamVid) or portraits (CelebA)" in hw4('get', 'flowers', ok=False)
 
 
 def test_check_is_told_what_the_masks_hold(tmp_path):

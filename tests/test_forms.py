@@ -30,7 +30,7 @@ from hw4.data.pixels import KeptMasks, open_masks, read_mask
 from hw4.data.synth import scenes_twin
 from hw4.learn.device import Device
 from hw4.learn.losses import SegCrossEntropy
-from hw4.study.folders import check_pairs, open_pair
+from hw4.study.folders import check_files, open_pair
 from hw4.study.handin import build_wheel
 from hw4.study.records import fingerprint, run_name
 from hw4.study.run import evaluate, run
@@ -310,11 +310,11 @@ def test_two_folders_with_contradicting_palettes(tmp_path):
     root = painted(tmp_path/'pets', save=lambda im, file: next(turn)(im, file), n=10)
     (tmp_path/'codes.txt').write_text('cat\ndog\nrest\n')
     layout, held, _ = open_pair(root/'images', root/'masks', codes=tmp_path/'codes.txt')
-    report = check_pairs(layout, held, progress=False)
+    report = check_files(layout, held, progress=False)
     assert len(report.faults) >= 1 and all('in its palette, and' in o.what for o in report.faults)
     (tmp_path/'colours.txt').write_text(TABLE)
     layout, held, _ = open_pair(root/'images', root/'masks', codes=tmp_path/'colours.txt')
-    assert check_pairs(layout, held, progress=False).ok
+    assert check_files(layout, held, progress=False).ok
 
 
 def test_void_with_a_colour_of_its_own(tmp_path):

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from hw4.data.strategies import visible
 from hw4.study import better, regimes, report
 from hw4.study.better import better_net, wrong_always
 from hw4.study.discussions import discussed
 from hw4.study.overfit import losses, say_losses
 from hw4.study.questions import QUESTIONS, answers, note_answer, together, waiting
 from hw4.study.records import measure, write_record
-from hw4.study.regimes import augmentation_compared, difference_of_gains, gain, gain_counts, partners, regimes_compared, seen_share
+from hw4.study.regimes import augmentation_compared, difference_of_gains, gain, gain_counts, partners, regimes_compared
 from hw4.study.report import sections, write_report
 from hw4.study.statements import caveats
 
@@ -159,4 +160,4 @@ def test_overfitting_is_said_by_its_seeds(tmp_path):
 
 def test_heavy_cuts_and_whole_face_does_not():
     for size in ((160, 128), (109, 89)):
-        assert seen_share('whole_face', size).min() == 1 and .3 < np.median(seen_share('heavy', size)) < .6 and seen_share('heavy', size).min() < .2
+        assert visible('whole_face', aspect=size[1]/size[0]).min() == 1 and .3 < np.median(visible('heavy', aspect=size[1]/size[0])) < .6 and visible('heavy', aspect=size[1]/size[0]).min() < .2

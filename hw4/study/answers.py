@@ -44,6 +44,8 @@ def weights_words(
     return 'random' if weights is None else 'ImageNet' if weights['name'] == 'imagenet' else weights['name']
 
 # %% ../../nbs/study/05a_answers.ipynb #c67c7518
+SEEN = dict(none='', flip=', mirrored too', scales=', at four sizes, mirrored too')  # how each image was looked at
+
 def _trained(
     runs: list,  # the seeds of a side
 ) -> dict:  # column -> words
@@ -52,7 +54,7 @@ def _trained(
     stages = f'{spec.freeze_epochs} + {spec.epochs}' if spec.freeze_epochs else f'{spec.epochs}'
     seeds = f'{len(runs)}' if len(speaking(runs)) == len(runs) else f'first of {len(runs)}'
     return {'image size': f'{spec.size[0]}x{spec.size[1]}', 'trained on': f'{len(record.fingerprint["train"]["files"])} images, {stages} epochs',
-            'seeds': seeds, 'measured on': f'{len(record.predictions)} images of {spec.valid}'}
+            'seeds': seeds, 'measured on': f'{len(record.predictions)} images of {spec.valid}{SEEN[spec.tta]}'}
 
 # %% ../../nbs/study/05a_answers.ipynb #a256d97f
 def scored(
@@ -64,8 +66,6 @@ def scored(
     return {k: said_interval(*interval(cms, f, block=block_of(runs[0]))) for k, f in (('pixel accuracy', pixel_acc), ('mIoU', miou))}
 
 # %% ../../nbs/study/05a_answers.ipynb #56d290b0
-SEEN = dict(none='', flip=', mirrored too', scales=', at four sizes, mirrored too')  # how each image was looked at
-
 def side_row(
     label: str,  # the side
     runs: list,  # its seeds, of a segmentation

@@ -20,10 +20,10 @@ from .compare import aligned, compare
 from .figures import SIZE
 from .flips import picture_of
 from .gallery import embed, flip_pictures
-from .overfit import loss_curves, loss_table, losses, say_losses
+from .overfit import loss_table, losses, say_losses
 from .paired import wilson
-from .records import Record, right, said
-from .regimes import pair_table, say_costs, say_pair, say_reach, say_weights
+from .records import right, said
+from .regimes import losses_picture, pair_table, say_costs, say_pair, say_reach, say_weights
 from .tables import groups
 from .verdicts import Comparison
 
@@ -150,7 +150,7 @@ def _pictures(
     runs: list,  # the seeds of the better net
 ) -> list:  # (caption, data URL)
     "The losses, the images on which the two disagree, and those that stay wrong"
-    drawn = [('Training loss (dashed) and validation loss over the epochs; thin: the seeds, thick: their mean; ring: where the mean validation loss is lowest.', embed(loss_curves(both)))]
+    drawn = [losses_picture(both)]
     fig, seeds = wrong_faces(runs), f'every one of {len(runs)} seeds gets' if len(runs) > 1 else 'the run gets'
     stays = [] if fig is None else [(f'Images that {seeds} wrong, twelve at the most, with the highest loss first.', embed(fig, 'png'))]
     return [*drawn, *(flip_pictures(both) if found else []), *stays]

@@ -34,6 +34,7 @@ from .build import build_dls, build_learner
 from .checkpoint import Checkpoint, seed_everything, unfinished
 from .environment import environment
 from .spec import Spec
+from .terminal import whole_size
 from .train import fit_aloud
 
 # %% ../../nbs/study/08_pretrain.ipynb #9d15db62
@@ -66,6 +67,7 @@ def source_spec(
     "The recipe of a source task"
     recipe = dict(size=(160, 128), augment='whole_face', epochs=8, bs=64, lr=5e-4 if weights is None else 2e-3)
     given = {k: v for k, v in how.items() if v is not None and k in {o.name for o in fields(Spec)}}
+    if 'size' in given: given['size'] = whole_size(given['size'], recipe['size'])
     return Spec('classify', dataset, arch, **(recipe | dict(regime='scratch' if weights is None else 'fine_tune', weights=weights) | given))
 
 # %% ../../nbs/study/08_pretrain.ipynb #d04d16ab

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PORTRAITS', 'SCENES', 'BEST', 'HEAVY', 'LADDER', 'CLASSES', 'ASKED', 'QUESTIONS', 'Question', 'regime', 'with_sides',
-           'question', 'named', 'sides_of', 'scaled', 'ask', 'together', 'note_answer', 'say_replaced', 'notes',
-           'answers', 'waiting', 'noted_question', 'answer_table']
+           'question', 'named', 'sides_of', 'ask', 'together', 'note_answer', 'say_replaced', 'notes', 'answers',
+           'waiting', 'noted_question', 'answer_table']
 
 # %% ../../nbs/study/03_questions.ipynb #da7aa465
 import json
@@ -24,6 +24,7 @@ from .index import table
 from .records import find_record, is_stored, store_path
 from .run import run
 from .spec import Spec, diff
+from .terminal import whole_size
 
 # %% ../../nbs/study/03_questions.ipynb #24fc4aa7
 @dataclass(frozen=True)
@@ -137,22 +138,13 @@ def sides_of(
 ) -> dict:  # label -> `Spec`
     "The sides of a question, with the user's changes"
     changes = {k: v for k, v in changes.items() if v is not None}
-    if isinstance(changes.get('size'), int): changes['size'] = scaled(question(name), changes['size'])
+    if 'size' in changes: changes['size'] = whole_size(changes['size'], next(iter(question(name).sides.values())).size)
     if changes.get('net', 'fcn') != 'fcn': changes |= dict(stride=None, upsampling='bilinear', scaled=False)  # an FCN's own
     own = lambda spec: {k: v for k, v in changes.items() if k != 'weights' or spec.regime != 'scratch'}
     found = {label: replace(spec, **own(spec)) for label, spec in question(name).sides.items()}
     if len(set(found.values())) < len(found):
         raise ValueError(f'{question(name).name} compares {", ".join(found)}, and with {changes} some of these are the same: ask another question of that')
     return found
-
-# %% ../../nbs/study/03_questions.ipynb #6754f319
-def scaled(
-    asked: Question,
-    height: int,  # pixels
-) -> tuple:  # (height, width) in the proportions of the question's own size
-    "A size of that height"
-    h, w = next(iter(asked.sides.values())).size
-    return height, round(height*w/h)
 
 # %% ../../nbs/study/03_questions.ipynb #3432915b
 def ask(

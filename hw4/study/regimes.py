@@ -4,16 +4,14 @@
 
 # %% auto #0
 __all__ = ['say_gain', 'say_pair', 'pair_table', 'say_reach', 'say_costs', 'say_weights', 'say_alike', 'regimes_compared',
-           'seen_share', 'share_table', 'say_shares', 'gain_counts', 'gain', 'partners', 'augmentation_compared',
+           'losses_picture', 'share_table', 'say_shares', 'gain_counts', 'gain', 'partners', 'augmentation_compared',
            'difference_of_gains', 'say_difference']
 
 # %% ../../nbs/study/05h_regimes.ipynb #6b838df0
 import numpy as np
 import pandas as pd
-import torch
 
-from ..data.augment import N_NUMBERS, strategy
-from ..data.frames import visible_share
+from ..data.strategies import N_VIEWS, strategy, visible
 from .accuracy import accuracy_of
 from .answers import millions, said_interval, side_rows, told_once, weights_words
 from .compare import aligned, compare, compare_all, corrected, tested
@@ -111,16 +109,16 @@ def regimes_compared(
     sides: dict,  # label -> list of `Record` of classifiers that differ in their regime
 ) -> dict:  # same, rows, statements, tables, pictures, as a section of the report has them
     "Feature extractor, fine-tuning or scratch: which is better, where each one overfits, and what each one costs"
-    found = compare_all(sides)
-    order = sorted(sides, key=lambda o: -accuracy_of(sides[o])[0])
+    found, measured = compare_all(sides), {label: accuracy_of(runs) for label, runs in sides.items()}
+    order = sorted(sides, key=lambda o: -measured[o][0])
     pairs = '; '.join(map(say_pair, found))
-    said = [f'{pairs[0].upper()}{pairs[1:]}.', 'Accuracy with 95 % interval: ' + ', '.join(f'{o} {said_interval(*accuracy_of(sides[o]))}' for o in order) + '.',
+    said = [f'{pairs[0].upper()}{pairs[1:]}.', 'Accuracy with 95 % interval: ' + ', '.join(f'{o} {said_interval(*measured[o])}' for o in order) + '.',
             *(say_losses(label, losses(runs)) for label, runs in sides.items()), say_costs(sides), say_weights(sides), *say_reach(found), say_alike(found, ('regime', 'weights', 'spread'))]
     same, rows = told_once(side_rows(sides))
-    return dict(same=same, rows=rows, statements=said, tables=[pair_table(found), loss_table(sides)], pictures=[_losses_picture(sides), *_flips(found, sides)])
+    return dict(same=same, rows=rows, statements=said, tables=[pair_table(found), loss_table(sides)], pictures=[losses_picture(sides), *_flips(found, sides)])
 
 # %% ../../nbs/study/05h_regimes.ipynb #f46446a0
-def _losses_picture(
+def losses_picture(
     sides: dict,  # label -> list of `Record`
 ) -> tuple:  # caption, data URL
     "The losses of all sides"
@@ -134,16 +132,6 @@ def _flips(
     "The images on which the sides of each pair disagree"
     return [o for pair in found for o in flip_pictures({pair.a: sides[pair.a], pair.b: sides[pair.b]})]
 
-# %% ../../nbs/study/05h_regimes.ipynb #15001826
-def seen_share(
-    name: str,  # of a strategy
-    size: tuple,  # (height, width)
-    n: int = 200,  # draws
-) -> np.ndarray:  # (n,) 0-1
-    "The share of the source image that stays visible in each of some draws"
-    numbers = torch.rand(n, N_NUMBERS, generator=torch.Generator().manual_seed(0))
-    return visible_share(strategy(name).draw(numbers, size[1]/size[0]).theta).numpy()
-
 # %% ../../nbs/study/05h_regimes.ipynb #dd32e5a6
 def share_table(
     sides: dict,  # label -> list of `Record`
@@ -152,9 +140,9 @@ def share_table(
     each = {(o[0].spec.augment, o[0].spec.size) for o in sides.values()}
     rows = []
     for name, size in sorted(each, key=str):
-        seen = seen_share(name, size)
+        seen = visible(name, aspect=size[1]/size[0])
         rows.append({'augment': name, 'what it does': strategy(name).rule, 'median': f'{np.median(seen):.0%}', 'least': f'{seen.min():.0%}', 'most': f'{seen.max():.0%}', 'whole image seen': f'{(seen == 1).sum()} of {len(seen)} draws'})
-    return dict(title='How much of a training image is seen', rows=pd.DataFrame(rows), notes=['The share of the source image that lies inside the frame, measured over 200 draws.'])
+    return dict(title='How much of a training image is seen', rows=pd.DataFrame(rows), notes=[f'The share of the source image that lies inside the frame and under no patch, measured over {N_VIEWS} draws.'])
 
 # %% ../../nbs/study/05h_regimes.ipynb #fca5966b
 def say_shares(
@@ -162,7 +150,7 @@ def say_shares(
 ) -> str:  # a sentence
     "How much of an image each augmentation leaves to be seen, in words"
     each = '; '.join(f'{o.augment} leaves {o.median} in the median ({o.least} to {o.most}), the whole image in {seen}' for o, seen in zip(table['rows'].itertuples(), table['rows']['whole image seen']))
-    return f'Of a training image, measured over 200 draws: {each}.'
+    return f'Of a training image, measured over {N_VIEWS} draws: {each}.'
 
 # %% ../../nbs/study/05h_regimes.ipynb #4e190f89
 def gain_counts(
@@ -220,7 +208,7 @@ def augmentation_compared(
             *(say_losses(label, losses(runs)) for label, runs in sides.items()), say_costs(sides), say_weights(sides), *say_reach(found),
             *([say_alike(changed, ('augment',))] if changed else [])]
     same, rows = told_once(side_rows(sides))
-    return dict(same=same, rows=rows, statements=said, tables=[pair_table(found), shares, loss_table(sides)], pictures=[_losses_picture(sides), *_gained(changed, both), *_flips(found, sides)])
+    return dict(same=same, rows=rows, statements=said, tables=[pair_table(found), shares, loss_table(sides)], pictures=[losses_picture(sides), *_gained(changed, both), *_flips(found, sides)])
 
 # %% ../../nbs/study/05h_regimes.ipynb #bfcc9bfa
 def difference_of_gains(

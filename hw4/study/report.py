@@ -26,6 +26,7 @@ from .slices import attribute_table
 from .spec import net_title
 from .statements import caveats, rerun_all, statements
 from .tables import answer_rows, shared, tables
+from .transfer_figure import table_parts
 
 # %% ../../nbs/study/06_report.ipynb #898872ec
 def _images(
@@ -89,8 +90,9 @@ def section(
 ) -> dict:  # what the page's template shows
     "A question with its answer"
     asked, runs = question(asked), [o for side in sides.values() for o in side]
-    parts = answered(asked.name, sides, attributes)
-    lines = [_conditions(runs) | dict(side=f'discusses {_listed(asked.of)}', result=parts['statements'][0])] if asked.of else summary(sides)
+    parts = table_parts(asked, sides) if asked.cells else answered(asked.name, sides, attributes)
+    if asked.cells: lines = [_conditions(runs) | o for o in parts.pop('summary')]
+    else: lines = [_conditions(runs) | dict(side=f'discusses {_listed(asked.of)}', result=parts['statements'][0])] if asked.of else summary(sides)
     return dict(name=asked.name, title=asked.title, text=asked.text, summary=lines, caveats=caveats(asked, sides, attributes=attributes),
                 command=rerun_all(asked, sides), images=runs[0].environment['images'], ids=[o.run_id for o in runs]) | parts
 

@@ -6,8 +6,6 @@
 __all__ = ['cell_title', 'draw_cell', 'columns_of', 'decision_figure', 'table_summary', 'behind_rows', 'table_parts']
 
 # %% ../../nbs/study/05k_transfer_figure.ipynb #07b15ef2
-from pathlib import Path
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -72,13 +70,12 @@ def decision_figure(
 def table_summary(
     cells: list[Cell],
     runs: list,  # every `Record` of the table
-) -> list[dict]:  # side, images, size, epochs, result; a row a cell
+) -> list[dict]:  # side, epochs, result; a row a cell
     "The table in the report's first table"
-    where = 'synthetic twins' if runs[0].environment['synthetic'] else Path(runs[0].environment['path']).name
     epochs = {}
     for o in runs: epochs.setdefault(o.fingerprint['train']['n'], str(o.spec.epochs))
     passes = dict(zip(sorted({o.size for o in cells}), (epochs[o] for o in sorted(epochs))))
-    return [dict(side=f'{o.size:,} a class, {o.source}', images=where, size='x'.join(map(str, runs[0].spec.size)), epochs=passes[o.size],
+    return [dict(side=f'{o.size:,} a class, {o.source}', epochs=passes[o.size],
                  result=f'{o.winner or "not decided"}; ' + ', '.join(f'{k} {v[0]:.3f}' for k, v in o.scores.items())) for o in cells]
 
 # %% ../../nbs/study/05k_transfer_figure.ipynb #94454355

@@ -15,13 +15,12 @@ from matplotlib import rc_context
 
 from ..data.layouts import Layout
 from .build import located
-from .cells import cell_rows, cells_of, long_rows, say_cells
-from .classes import check_classes, class_size, open_classes
-from .folders import dataset_name
-from .questions import Question
+from .cells import Cell, cell_rows, cells_of, long_rows, say_cells
+from .classes import class_size, open_classes
+from .folders import check_files, dataset_name
 from .spec import Spec
-from .terminal import clock, show_table
-from .transfer import RECIPE, ask_table, need_sources, parse_sources, plan_table, source_name, table_question
+from .terminal import clock, show_table, whole_size
+from .transfer import RECIPE, ask_table, need_sources, parse_sources, plan_table, table_question
 from .transfer_figure import decision_figure
 from .whole import say_checked
 
@@ -33,14 +32,15 @@ def open_target(
 ) -> tuple[Layout, Spec]:  # the images, with train and val; the recipe of the largest set
     "The target task of a decision table"
     if portraits and images: raise ValueError('--portraits and --images both given: a decision table is of one dataset, name one')
-    if images is None: recipe, (layout, words) = RECIPE, located(RECIPE, portraits)
+    if images is None:
+        recipe, (layout, words) = RECIPE, located(RECIPE, portraits)
+        print(words)
     else:
         layout, words = open_classes(images)
         recipe = replace(RECIPE, dataset=dataset_name(images), size=class_size(layout, min(RECIPE.size)))
-        say_checked(check_classes(layout), words)
-    if images is None: print(words)
+        say_checked(check_files(layout), words)
     changes = {k: v for k, v in changes.items() if v is not None}
-    if isinstance(h := changes.get('size'), int): changes['size'] = (h, round(h*recipe.size[1]/recipe.size[0]))
+    if 'size' in changes: changes['size'] = whole_size(changes['size'], recipe.size)
     return layout, replace(recipe, **changes)
 
 # %% ../../nbs/study/06e_transfer_table.ipynb #99f5f6e7
@@ -67,14 +67,14 @@ def show_table_plan(
 
 # %% ../../nbs/study/06e_transfer_table.ipynb #1be73a9a
 def write_table(
-    asked: Question,  # a decision table
-    runs: dict,  # label -> list of `Record`
+    cells: list[Cell],
+    name: str,  # of the table
     out: Path|str,  # folder, made if it is not there
 ) -> list[Path]:  # the table of numbers, and the picture in two forms
     "Write a decision table as numbers and as a picture"
-    out, cells = Path(out), cells_of(asked, runs)
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    files = [out/f'{asked.name}.{o}' for o in ('csv', 'svg', 'png')]
+    files = [out/f'{name}.{o}' for o in ('csv', 'svg', 'png')]
     long_rows(cells).to_csv(files[0], index=False)
     with rc_context({'text.parse_math': False}): fig = decision_figure(cells)
     for o in files[1:]: fig.savefig(o, dpi=150)
@@ -100,6 +100,7 @@ def transfer_table(
     show_table_plan(plan_table(asked, layout, **how))
     if watch is None: return None
     runs = ask_table(asked, layout, watch=watch, **how)
-    show_table(cell_rows(cells_of(asked, runs)))
-    print('', *say_cells(cells_of(asked, runs)), '', *write_table(asked, runs, out), '`hw4 report` shows it as a section', sep='\n')
+    cells = cells_of(asked, runs)
+    show_table(cell_rows(cells))
+    print('', *say_cells(cells), '', *write_table(cells, asked.name, out), '`hw4 report` shows it as a section', sep='\n')
     return runs
