@@ -874,6 +874,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'hw4.study.fewer.merge_measures': ('study/fewer.html#merge_measures', 'hw4/study/fewer.py'),
                                  'hw4.study.fewer.merge_rows': ('study/fewer.html#merge_rows', 'hw4/study/fewer.py'),
                                  'hw4.study.fewer.nested': ('study/fewer.html#nested', 'hw4/study/fewer.py'),
+                                 'hw4.study.fewer.rise': ('study/fewer.html#rise', 'hw4/study/fewer.py'),
                                  'hw4.study.fewer.unforgiven': ('study/fewer.html#unforgiven', 'hw4/study/fewer.py')},
             'hw4.study.figures': { 'hw4.study.figures._curve': ('study/figures.html#_curve', 'hw4/study/figures.py'),
                                    'hw4.study.figures._face': ('study/figures.html#_face', 'hw4/study/figures.py'),

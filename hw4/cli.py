@@ -44,6 +44,7 @@ def run(
     suffix: Annotated[Optional[str], typer.Option(help="What a mask's name has before its dot and the image's has not, such as _mask (default: _P or _L if every mask has it)")] = None,
     void_id: Annotated[Optional[int], typer.Option(help='The id of void in the masks, such as 255 (default: that of the name void)')] = None,
     arch: Annotated[Optional[str], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
+    net: Annotated[Optional[str], typer.Option(help='For masks, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
     weights: Annotated[Optional[str], typer.Option(help="'imagenet', a file of weights, or the name of your own (`hw4 weights` lists them)")] = None,
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the training images (default: the question's own)")] = None,
     size: Annotated[Optional[str], typer.Option(help="Pixels: HEIGHTxWIDTH, or HEIGHT in the question's proportions (default: the question's own)")] = None,
@@ -59,6 +60,7 @@ def run(
     ema: Annotated[Optional[float], typer.Option(help='End with a moving mean of the weights that keeps this share a step, such as 0.99; 0: with the last weights')] = None,
     tta: Annotated[Optional[str], typer.Option(help='Looks at each image that is measured: none (one), flip (its mirror image too); of masks also scales')] = None,
     valid: Annotated[Optional[str], typer.Option(help="What is measured: a split, or drive:0001TP for that drive, left out of the training images (default: val)")] = None,
+    out: Annotated[Optional[Path], typer.Option(help='With images of your own: the page to write (default: report.html)')] = None,
     device: DeviceName = 'auto',
     precision: Annotated[Optional[str], typer.Option(help="float32 or bfloat16, recorded with the run (default: what is faster here)")] = None,
     plain: Annotated[bool, typer.Option('--plain', help='As fastai alone would train: float32, its own memory format and optimisers, no features kept')] = False,
@@ -80,11 +82,12 @@ def run(
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
-    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision=precision,
+    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, net=net, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision=precision,
                freeze_epochs=freeze_epochs, lr=lr, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta, augment=augment[0] if augment and len(augment) == 1 else None)
     several, watch = augment if augment and len(augment) > 1 else None, None if dry_run else watchers(tensorboard)
     if mine and several: raise ValueError(f'--augment {" --augment ".join(several)} with folders of your own: give one; strategies are compared on a question')
-    if mine: return whole_study(own, watch=watch, **how)
+    if mine: return whole_study(own, report=out or 'report.html', watch=watch, **how)
+    if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
     chosen = named(questions)
     if several:

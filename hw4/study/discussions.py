@@ -16,7 +16,7 @@ from ..learn.boundary import BAND
 from .answers import side_rows
 from .better import better_net
 from .compare import compare
-from .fewer import forgiven, merge_rows, nested
+from .fewer import forgiven, merge_rows, nested, rise
 from .flips import mask_flips, most_changed
 from .gain_figures import gain_dots, stairs
 from .gallery import embed
@@ -114,14 +114,15 @@ def say_steps(
     rows: pd.DataFrame,  # of `fewer.merge_rows`
     many: str,  # the side with more classes
     few: str,  # the side with fewer
+    whole: tuple[float, float, float],  # of `fewer.rise`
 ) -> list[str]:  # sentences
     "What each step of the way added"
-    first, last = rows.miou.iloc[0], rows.miou.iloc[-1]
-    rise, merged = last - first, rows.miou.iloc[-2] - first
-    answer = 'Yes, as measured' if rise > 0 else 'No, as measured'
-    part = f', {merged/rise:.0%} of the rise' if 0 <= merged <= rise and rise else ', more than the whole rise' if merged > rise > 0 else ''
+    (delta, lo, hi), first, last = whole, rows.miou.iloc[0], rows.miou.iloc[-1]
+    merged = rows.miou.iloc[-2] - first
+    answer = 'Yes' if lo > 0 else 'No' if hi < 0 else 'Not decided'
+    part = f', {merged/delta:.0%} of the rise' if 0 <= merged <= delta and delta else ', more than the whole rise' if merged > delta > 0 else ''
     steps = '; '.join(f'{o.step} {o.added:+.3f} ({o.lo:+.3f} to {o.hi:+.3f})' for o in rows[1:-1].itertuples())
-    return [f'{answer}: mIoU is {first:.3f} for {many} and {last:.3f} for {few}, a change of {rise:+.3f}. The two are means over other classes, so the change says little of the net.',
+    return [f'{answer}: mIoU is {first:.3f} for {many} and {last:.3f} for {few}, a change of {delta:+.3f} (95 % interval {lo:+.3f} to {hi:+.3f}). The two are means over other classes, so the change says little of the net.',
             f'The merge alone, on the same predictions and without any training, gives {rows.miou.iloc[-2]:.3f}, a change of {merged:+.3f}{part}. Step by step, with 95 % intervals: {steps}.']
 
 # %% ../../nbs/study/05j_discussions.ipynb #46ffb919
@@ -160,7 +161,7 @@ def fewer_classes(
               dict(title='The confusions that the merge forgives', rows=shown, notes=['Pixels of the labelled part of the validation images, a mean over images, and over seeds from three on. Void is no error.']),
               dict(title='Merged and trained, class by class', rows=class_rows(found, sides[few][0]).drop(columns='kind'), notes=[])]
     pictures = [('mIoU from many classes to few; each bar begins where the one above ended.', embed(stairs(rows)))]
-    return dict(rows=step_rows(rows, found), statements=[*say_steps(rows, many, few), say_forgiven(lost), adds, *found.sentences()], tables=tables, pictures=pictures)
+    return dict(rows=step_rows(rows, found), statements=[*say_steps(rows, many, few, rise(sides[many], sides[few])), say_forgiven(lost), adds, *found.sentences()], tables=tables, pictures=pictures)
 
 # %% ../../nbs/study/05j_discussions.ipynb #ae1a33b7
 DISCUSSIONS = {'q1-4': regimes_compared, 'q1-7': augmentation_compared, 'q1-9': better_net, 'q2-2': skips_help, 'q2-4': fewer_classes}

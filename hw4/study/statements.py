@@ -23,7 +23,7 @@ from .build import VARIABLES
 from .compare import compare, corrected
 from .folders import RANDOM
 from .ladder import ladder_sentences, rungs
-from .questions import Question, question, sides_of
+from .questions import FCN_ONLY, Question, question, sides_of
 from .recipes import speaking
 from .records import Record, right, stack_cms
 from .spec import Spec, diff
@@ -168,7 +168,7 @@ def _of_masks(
     return notes
 
 # %% ../../nbs/study/05f_statements.ipynb #a35b1285
-OPTIONS = ('arch', 'epochs', 'size', 'weights', 'views', 'precision', 'valid', 'augment', 'freeze_epochs', 'lr', 'schedule', 'opt', 'loss', 'mixup', 'ema', 'tta')  # of `hw4 run`, fields of a spec
+OPTIONS = ('arch', 'net', 'epochs', 'size', 'weights', 'views', 'precision', 'valid', 'augment', 'freeze_epochs', 'lr', 'schedule', 'opt', 'loss', 'mixup', 'ema', 'tta')  # of `hw4 run`, fields of a spec
 
 # %% ../../nbs/study/05f_statements.ipynb #c4935b00
 def as_python(
@@ -184,8 +184,9 @@ def changes(
     asked: Question,
     spec: Spec,  # of one of its runs
 ) -> dict:  # field -> its value
-    "What was changed for a run, of the side that it is a run of"
-    return {k: new for k, (_, new) in min((diff(o, spec) for o in asked.sides.values()), key=len).items()}
+    "What was changed for a run, of the side that it is a run of; what follows of a net is left out"
+    found = {k: new for k, (_, new) in min((diff(o, spec) for o in asked.sides.values()), key=len).items()}
+    return {k: v for k, v in found.items() if k not in FCN_ONLY or 'net' not in found}
 
 # %% ../../nbs/study/05f_statements.ipynb #75eab4c5
 def rerun(
