@@ -1,14 +1,19 @@
-"The command line as its users meet it: subprocesses, exit codes, messages."
+"The command line as its users meet it: exit codes, messages, and some of it in a process of its own."
+import io
 import os
 import resource
 import subprocess
 import sys
 import tarfile
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from hw4.cli import main
 from hw4.data.layouts import mask_folders
 from hw4.data.other_forms import write_form
 from hw4.data.synth import portraits_twin, scenes_twin
@@ -16,11 +21,20 @@ from hw4.data.synth import portraits_twin, scenes_twin
 HW4 = [sys.executable, '-c', 'from hw4.cli import main; main()']
 
 
-def hw4(*words, ok=True, **env):
-    "Run `hw4 words`; its output, both streams"
-    done = subprocess.run([*HW4, *map(str, words)], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1', **env})
+def afresh(*words, ok=True, **how):
+    "Run `hw4 words` in a process of its own, which imports what it needs; its output, both streams"
+    done = subprocess.run([*HW4, *map(str, words)], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}, **how)
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def hw4(*words, ok=True, **env):
+    "Run `hw4 words` here, where everything is imported already; its output, both streams"
+    said = io.StringIO()
+    with (mock.patch.dict(os.environ, env), mock.patch.object(sys, 'argv', ['hw4', *map(str, words)]), warnings.catch_warnings(),
+          redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as end): main()
+    assert (not end.value.code) == ok, said.getvalue()
+    return said.getvalue()
 
 
 @pytest.fixture(scope='module')
@@ -29,8 +43,8 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp('cli')
     portraits_twin(root/'faces', n_train=8, n_val=4)
     scenes_twin(root/'roads', n_train=4, n_val=3)
-    said = hw4('run', 'q1-3', 'q2-1', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--portraits', root/'faces',
-               '--scenes', root/'roads', '--store', root/'runs', '--weights', random_weights(root/'resnet18.pth'))
+    said = afresh('run', 'q1-3', 'q2-1', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--portraits', root/'faces',
+                  '--scenes', root/'roads', '--store', root/'runs', '--weights', random_weights(root/'resnet18.pth'))
     return root, said
 
 
@@ -47,7 +61,8 @@ def test_help_is_quick():
     "Under half a second of processor time, the best of three on a machine that may be busy: nothing heavy is imported"
     def took():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert all(o in hw4('--help') for o in ('check', 'run', 'eval', 'predict', 'runs', 'report'))
+        said = afresh('--help')
+        assert all(o in said for o in ('check', 'run', 'eval', 'predict', 'runs', 'report'))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert min(took() for _ in range(3)) < .5
@@ -134,9 +149,13 @@ def test_report(place):
     assert str(root/'report.html') in said and 'The skip connections' in page and 'AlexNet from scratch' in page
 
 
+def test_an_error_is_a_line_in_a_process_of_its_own_too():
+    said = afresh('run', 'q9', ok=False)
+    assert said.startswith('hw4: ') and 'no such question' in said and 'Traceback' not in said
+
+
 @pytest.mark.parametrize('words, says', [
-    (['run', 'q9'], 'no such question'),
-    (['run', 'q1-3', '--size', 'big'], 'expected HEIGHT'),
+        (['run', 'q1-3', '--size', 'big'], 'expected HEIGHT'),
     (['run', 'q1-3', '--portraits', 'nowhere'], 'nowhere'),
     (['eval', 'none', '.'], 'no record'),
     (['report', '--store', 'nowhere'], 'answers no question yet'),
@@ -215,9 +234,7 @@ def test_two_folders_of_ones_own(place, tmp_path):
     mine = ['--images', tmp_path/'pictures', '--masks', tmp_path/'truth', '--codes', tmp_path/'codes.txt', '--store', tmp_path/'runs', '--device', 'cpu']
     dry = hw4('run', *mine, '--dry-run', '--size', 48)
     assert 'ok, nothing is wrong' in dry and 'a random fifth (seed 0) is measured on' in dry and not (tmp_path/'runs').exists()
-    done = subprocess.run([*HW4, 'run', *map(str, mine), '--size', '48', '--epochs', '1'], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert 'Step by step' in done.stdout and (tmp_path/'report.html').is_file()
+    assert 'Step by step' in afresh('run', *mine, '--size', 48, '--epochs', 1, cwd=tmp_path) and (tmp_path/'report.html').is_file()
     page = (tmp_path/'report.html').read_text()
     assert 'A random fifth of the images is measured on' in page and f'--masks {tmp_path}/truth' in page
     (tmp_path/'truth'/sorted(os.listdir(tmp_path/'truth'))[0]).unlink()
@@ -232,12 +249,11 @@ def test_class_folders_of_ones_own(place, tmp_path):
     portraits_twin(tmp_path/'faces', n_train=6, n_val=5)
     (tmp_path/'faces'/'val'/'heavy_makeup').rename(tmp_path/'faces'/'train'/'a third class')
     mine = ['--images', tmp_path/'faces'/'train', '--size', 32, '--device', 'cpu', '--store', tmp_path/'runs']
-    done = subprocess.run([*HW4, 'run', *map(str, mine), '--epochs', '1'], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert 'ok, nothing is wrong' in done.stdout and 'a random fifth (seed 0) is measured on' in done.stdout
+    said = afresh('run', *mine, '--epochs', 1, cwd=tmp_path)
+    assert 'ok, nothing is wrong' in said and 'a random fifth (seed 0) is measured on' in said
     page = (tmp_path/'report.html').read_text()
     assert '3 classes: a third class, heavy_makeup, no_heavy_makeup' in page and f'hw4 run --images {tmp_path}/faces/train --epochs 1 --size 32' in page
-    assert done.stdout.count('corrected for 3 pairs by Holm') == 3 and 'A random fifth of the images is measured on' in page
+    assert said.count('corrected for 3 pairs by Holm') == 3 and 'A random fifth of the images is measured on' in page
     assert 'one class only, no_heavy_makeup' in hw4('run', '--images', tmp_path/'faces'/'val', ok=False)
 
 

@@ -189,14 +189,14 @@ def test_recipes_reduce_to_the_textbook():
 
 
 def test_churn_is_told_from_lasting_noise():
-    "Seeds that differ in nothing but on which images they are wrong: nearly all their noise would average out"
+    "Seeds that differ in nothing but on which images they are wrong: most of their noise would average out, and what five seeds happen to hide of it stays"
     rng, shares = np.random.default_rng(0), []
     for _ in range(40):
         a, b = (hits(rng.random((5, 400)) < 0.9) for _ in range(2))
         noise = noise_of(*(Side(accuracy(o.sum(1)), measured(o, accuracy, reps=300)) for o in (a, b)), 400)
         shares.append([sum(noise.seeds), noise.churn, noise.images])
     of_seeds, mixed, images = np.mean(shares, 0)
-    assert mixed == pytest.approx(2 * 0.9 * 0.1 / 400 / 5, rel=0.05) and of_seeds == pytest.approx(mixed, rel=0.15) and images < 0.2 * mixed
+    assert mixed == pytest.approx(2 * 0.9 * 0.1 / 400 / 5, rel=0.05) and of_seeds == pytest.approx(mixed, rel=0.15) and images < 0.25 * mixed
 
 
 def test_interval_and_p_of_recipes_agree():

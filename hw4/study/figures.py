@@ -102,7 +102,7 @@ def class_bars(
     for i, ((label, runs), colour) in enumerate(zip(sides.items(), COLOURS)):
         ious = np.array([[o.metrics[f'iou {name}'] for name in vocab] for o in runs], dtype=float)
         x = np.arange(len(vocab)) - .4 + width*(i + .5)
-        ax.bar(x, np.nanmean(ious, axis=0), width*.92, color=colour, alpha=.85, label=label)
+        ax.bar(x, np.ma.masked_invalid(ious).mean(0).filled(np.nan), width*.92, color=colour, alpha=.85, label=label)
         if len(runs) > 1: ax.plot(np.tile(x, len(runs)), ious.ravel(), '.', color='black', markersize=3)
     ax.set_xticks(range(len(vocab)), vocab, rotation=30, ha='right', fontsize=8)
     ax.set(ylabel='IoU', ylim=(0, 1))

@@ -95,8 +95,8 @@ def noise_of(
     da, db, fair = a.draws[:, whole], b.draws[:, whole], m / (m - 1)  # draws vary by (m-1)/m of the variance
     mixed = fair * (churn(da) + churn(db))
     seeds = a.sd**2 / len(a.values), b.sd**2 / len(b.values)
-    mixed = min(mixed, sum(seeds))  # what these seeds do not show is not taken off: no recipe is known better than the nets that speak for it
-    images = fair * float((da.mean(0) - db.mean(0)).var()) - mixed
+    shown = min(mixed, sum(seeds))  # churn that these seeds do not show stays with the images: no recipe is known better than the nets that speak for it
+    images = fair * float((da.mean(0) - db.mean(0)).var()) - shown
     return Noise(seeds, mixed, max(0.0, images), (len(a.values), len(b.values)), m)
 
 # %% ../../nbs/study/03d_recipes.ipynb #275cff03
