@@ -44,7 +44,7 @@ def run(
     suffix: Annotated[Optional[str], typer.Option(help="What a mask's name has before its dot and the image's has not, such as _mask (default: _P or _L if every mask has it)")] = None,
     void_id: Annotated[Optional[int], typer.Option(help='The id of void in the masks, such as 255 (default: that of the name void)')] = None,
     arch: Annotated[Optional[str], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
-    net: Annotated[Optional[str], typer.Option(help='For masks, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
+    net: Annotated[Optional[str], typer.Option(help='For q2-3, q2-4 and q2-best, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
     weights: Annotated[Optional[str], typer.Option(help="'imagenet', a file of weights, or the name of your own (`hw4 weights` lists them)")] = None,
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the training images (default: the question's own)")] = None,
     size: Annotated[Optional[str], typer.Option(help="Pixels: HEIGHTxWIDTH, or HEIGHT in the question's proportions (default: the question's own)")] = None,
@@ -73,7 +73,7 @@ def run(
     "Answer questions: show the plan, run what the store does not have, print a table."
     from hw4.learn.device import best_device
     from hw4.study.build import whereabouts
-    from hw4.study.discussions import say_discussion
+    from hw4.study.discussions import say_answer
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, answers, ask, named, question, together
     from hw4.study.records import store_path
@@ -82,10 +82,11 @@ def run(
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
-    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, net=net, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision=precision,
+    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, net=net, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision='float32' if plain else precision,
                freeze_epochs=freeze_epochs, lr=lr, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta, augment=augment[0] if augment and len(augment) == 1 else None)
     several, watch = augment if augment and len(augment) > 1 else None, None if dry_run else watchers(tensorboard)
     if mine and several: raise ValueError(f'--augment {" --augment ".join(several)} with folders of your own: give one; strategies are compared on a question')
+    if mine and net: raise ValueError(f'--net {net} with folders of your own: what is asked of masks there is what the skips of an FCN bring; ask a question, such as hw4 run q2-3 --net {net}')
     if mine: return whole_study(own, report=out or 'report.html', watch=watch, **how)
     if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
@@ -102,7 +103,7 @@ def run(
     answered = {name: ask(name, watch=watch, **o) for name, o in asked.items()}
     show_table(answer_table(answered))
     known = answers(store) | answered  # what a discussion speaks of beside
-    for o in chosen: print(*say_discussion(o.name, together(o, known)), sep='\n')
+    for o in chosen: print('', o.name.upper(), *say_answer(o, together(o, known) if o.of else answered[o.name]), sep='\n')
     print(f'records: {store_path(store).resolve()}; `hw4 report` makes a page of them')
 
 # %% ../nbs/cli.ipynb #4ef3cc94

@@ -73,7 +73,7 @@ def strips(
     from hw4.study.strips import write_strips
     record = find_record(run, store)
     written = write_strips(record, out, errors=errors, most=most)
-    gone = min(most or len(record.predictions), len(record.predictions)) - len(written)
+    gone = 0 if most else len(record.predictions) - len(written)
     print(f'{len(written)} strips and legend.png: {out.resolve()}{f"; {gone} images are left out, for they have moved or changed"*(gone > 0)}')
 
 # %% ../nbs/cli_look.ipynb #78f348a5

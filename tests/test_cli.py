@@ -108,7 +108,7 @@ def test_second_time_nothing_runs(place):
     root, _ = place
     said = hw4('run', 'q1-3', '--arch', 'resnet18', '--epochs', 1, '--size', 48, '--device', 'cpu', '--portraits', root/'faces',
                '--store', root/'runs')
-    assert 'stored' in said and 'epoch 1/1' not in said
+    assert 'stored' in said and 'epoch 1/1' not in said and 'from scratch: accuracy ' in said
 
 
 def test_dry_run_runs_nothing(place):
@@ -234,8 +234,9 @@ def test_two_folders_of_ones_own(place, tmp_path):
     mine = ['--images', tmp_path/'pictures', '--masks', tmp_path/'truth', '--codes', tmp_path/'codes.txt', '--store', tmp_path/'runs', '--device', 'cpu']
     dry = hw4('run', *mine, '--dry-run', '--size', 48)
     assert 'ok, nothing is wrong' in dry and 'a random fifth (seed 0) is measured on' in dry and not (tmp_path/'runs').exists()
-    assert 'Step by step' in afresh('run', *mine, '--size', 48, '--epochs', 1, cwd=tmp_path) and (tmp_path/'report.html').is_file()
-    page = (tmp_path/'report.html').read_text()
+    assert 'Step by step' in afresh('run', *mine, '--size', 48, '--epochs', 1, '--out', 'pages/mine.html', cwd=tmp_path)
+    assert 'is a folder' in hw4('run', *mine, '--out', tmp_path/'pages', ok=False)
+    page = (tmp_path/'pages'/'mine.html').read_text()
     assert 'A random fifth of the images is measured on' in page and f'--masks {tmp_path}/truth' in page
     (tmp_path/'truth'/sorted(os.listdir(tmp_path/'truth'))[0]).unlink()
     assert 'image without mask' in hw4('run', *mine, ok=False)
@@ -258,7 +259,7 @@ def test_class_folders_of_ones_own(place, tmp_path):
 
 
 def test_transfer_table(place, tmp_path):
-    "Plan, runs, numbers, picture and the report's section of a decision table; several values stand behind one option"
+    "Plan, runs, numbers and picture of a decision table; several values stand behind one option"
     root, _ = place
     mine = ['transfer-table', '--portraits', root/'faces', '--sources', f'{root}/resnet18.pth=very-similar', '--sizes', 2, 4, '--seeds', 1, '--arch', 'resnet18',
             '--size', '32x32', '--epochs', 1, '--device', 'cpu', '--store', tmp_path/'runs', '--out', tmp_path/'table']
@@ -273,6 +274,8 @@ def test_a_question_and_folders_of_ones_own_are_not_mixed(tmp_path):
     "Neither is dropped in silence; and masks with an end of their own are found"
     said = hw4('run', 'q2-1', '--images', 'pictures', '--scenes', 'CamVid', ok=False)
     assert 'q2-1 and --scenes with --images: ' in said and 'Traceback' not in said
+    assert '--out belongs to --images' in hw4('run', 'q2-1', '--out', 'x', ok=False) and 'ask a question' in hw4('run', '--images', tmp_path, '--net', 'unet', ok=False)
+    assert 'net and remap belong to task=' in hw4('run', 'q1-3', '--net', 'unet', '--dry-run', ok=False)
     assert '--images and --masks and --codes not given' in hw4('run', '--void-id', 0, ok=False)
     scenes_twin(tmp_path/'plots', n_train=10, n_val=1)
     (tmp_path/'plots'/'train').rename(tmp_path/'pictures'), (tmp_path/'plots'/'trainannot').rename(tmp_path/'truth')

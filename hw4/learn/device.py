@@ -17,7 +17,6 @@ from fastai.torch_core import to_float
 from torch import nn
 from torch.optim.adam import adam as torch_adam
 
-
 # %% ../../nbs/learn/02_device.ipynb #ad3dfb20
 def trains_depthwise(
     model: nn.Module,  # any net

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DISCUSSIONS', 'OF_PEOPLE', 'which', 'say_classes', 'say_net', 'say_parts', 'skips_help', 'say_steps', 'say_forgiven',
-           'step_rows', 'fewer_classes', 'discussed', 'say_discussion']
+           'step_rows', 'fewer_classes', 'discussed', 'say_answer']
 
 # %% ../../nbs/study/05j_discussions.ipynb #72c920f7
 from pathlib import Path
@@ -21,7 +21,9 @@ from .flips import mask_flips, most_changed
 from .gain_figures import gain_dots, stairs
 from .gallery import embed
 from .ladder import ladder_sentences, ladder_tables
+from .questions import Question
 from .regimes import augmentation_compared, regimes_compared, say_gain
+from .statements import statements
 from .verdicts import Comparison, say_beyond
 from .where import band_share, class_rows, small_classes, where, where_rows
 
@@ -181,10 +183,10 @@ def discussed(
         except ValueError as e: return dict(rows=side_rows(sides), statements=[f'This cannot be answered: {e}.'], tables=[], pictures=[])
 
 # %% ../../nbs/study/05j_discussions.ipynb #b978a33c
-def say_discussion(
-    name: str,  # the question
+def say_answer(
+    asked: Question,
     sides: dict,  # label -> list of `Record`
-) -> list[str]:  # a heading and sentences; empty: this is no discussion
-    "The answer of a discussion as a terminal shows it"
-    found = discussed(name, sides)
-    return ['', f'{name.upper()}', *found['statements']] if found else []
+) -> list[str]:  # sentences
+    "The answer of a question or a discussion as a terminal shows it"
+    found = discussed(asked.name, sides)
+    return found['statements'] if found else statements(sides)

@@ -48,6 +48,7 @@ def check_files(
     progress: bool = True,  # show a bar, where the output is a notebook or a terminal
 ) -> Report:  # what the dataset holds and everything that is wrong with its files
     "Read all files of a dataset and find everything that is wrong with them"
+    if layout.task == 'segment' and held is None: raise ValueError(f'{layout.root} has masks, and nothing says what they hold: give it as held')
     start = time.perf_counter()
     pixels, faults = read_layout(layout, [], held=held, progress=progress)
     if held and not held.colours: faults += palette_faults(layout)
@@ -95,14 +96,14 @@ def open_pair(
 
 # %% ../../nbs/study/03f_folders.ipynb #d05a2b8c
 def command_of(
-    folders: dict,  # images, perhaps masks and codes, and more of what `open_pair` takes
+    folders: dict,  # portraits or scenes; or images, perhaps masks and codes, and more of what `open_pair` takes
     changes: dict,  # options of `hw4 run`, such as arch, epochs, size, seeds; None: not given; a list: given several times
     *,
     questions: tuple[str, ...] = (),  # names of questions; empty: it is asked of the folders
 ) -> str:  # a command
     "What asks a question again"
-    size = changes.get('size')
-    given = {**{k: v for k, v in folders.items() if v is not None}, **{k: v for k, v in changes.items() if v is not None},
+    size, at = changes.get('size'), lambda k, v: v if k in ('suffix', 'void_id') else Path(v).resolve()
+    given = {**{k: at(k, v) for k, v in folders.items() if v is not None}, **{k: v for k, v in changes.items() if v is not None},
              **({'size': f'{size[0]}x{size[1]}'} if isinstance(size, tuple) else {})}
     each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if isinstance(v, list) else [v])]
     return ' '.join(['hw4 run', *questions, *(f'--{k} {shlex.quote(str(v))}' for k, v in each)])

@@ -110,7 +110,7 @@ ASKED = with_sides([
              'same predictions, and what training on the merged classes adds. Read off the records of Q2-3.', of=('q2-3',)),
     Question('q2-best', 'FCN-8s with an hour to train', 'Pixel accuracy and mIoU of FCN-8s when it is given an hour on two cores and more '
              'means: whole images at 360x480, scale and crop, a loss that counts thin classes, the mean of the weights, and '
-             'several looks at each image. No part of the course; asked by its name alone.', {'FCN-8s': BEST}, alone=True),
+             'several looks at each image. No part of the course; asked by its name alone.', {'an hour to train': BEST}, alone=True),
 ])
 QUESTIONS = {o.name: o for o in ASKED}
 

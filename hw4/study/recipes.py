@@ -39,8 +39,8 @@ def churn(
 class Noise:
     "Where the uncertainty of a difference between recipes comes from, as variances"
     seeds: tuple[float, float]  # of each side's mean, from its seeds, churn included
-    churn: float  # the part of it that more images would average out
-    images: float  # of the difference, from the images, churn left out
+    churn: float  # what more images would average out of it; an estimate, by chance perhaps more than all of it
+    images: float  # of the difference, from the images, without the churn that the seeds show
     k: tuple[int, int]  # seeds of each side
     m: float  # independent images or blocks
 
@@ -124,7 +124,7 @@ def seeds_needed(
     noise: Noise,  # of the difference
     *,
     alpha: float = 0.05,  # how often a verdict may be wrong when there is no difference, 0-1
-) -> int | None:  # a side; None: not even 200 would do
+) -> int | None:  # a side, at most; None: not even 200 would do
     "About how many seeds a side would decide a difference of this size on the same images"
     for k in (*range(3, 20), *range(20, 201, 10)):
         seeds = tuple(v * now / k for v, now in zip(noise.seeds, noise.k))

@@ -91,7 +91,7 @@ def section(
     "A question with its answer"
     asked, runs = question(asked), [o for side in sides.values() for o in side]
     parts = table_parts(asked, sides) if asked.cells else answered(asked.name, sides, attributes)
-    if asked.cells: lines = [_conditions(runs) | o for o in parts.pop('summary')]
+    if asked.cells: lines = [_conditions(o.pop('runs')) | o for o in parts.pop('summary')]
     else: lines = [_conditions(runs) | dict(side=f'discusses {_listed(asked.of)}', result=parts['statements'][0])] if asked.of else summary(sides)
     return dict(name=asked.name, title=asked.title, text=asked.text, summary=lines, caveats=caveats(asked, sides, attributes=attributes),
                 command=rerun_all(asked, sides), images=runs[0].environment['images'], ids=[o.run_id for o in runs]) | parts

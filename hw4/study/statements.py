@@ -120,6 +120,7 @@ def say_changed(
     "What a run has in the place of what was asked for"
     changed = diff(asked, spec)
     was, arch = changed.pop('arch', (None, None))
+    if 'net' in changed: changed = {k: o for k, o in changed.items() if k not in FCN_ONLY}  # they follow
     each = ', '.join(f'{k} {in_words(new)} (for {in_words(old)})' for k, (old, new) in changed.items())
     said = [f'The question asks for {was}; {arch} stands in its place here.'] if arch else []
     return said + ([f"Changed from the question's own recipe: {each}."] if each else [])
@@ -162,6 +163,7 @@ def _of_masks(
         notes.append("CamVid's official validation frames are one clip of a drive whose other frames are in the training set: validation numbers flatter.")
     if runs[0].spec.dataset == 'scenes':
         notes.append('Neighbouring frames of a film are so alike that intervals from one drive tend to be too narrow, also when whole blocks are drawn.')
+    else: notes.append('Each image is taken for one by itself. Frames of one film are alike, and then these intervals are too narrow: `hw4 compare --block N` draws N neighbours together.')
     if len({o.vocab for o in runs}) > 1:
         notes.append('The sides have different classes, so the numbers in the table are not one scale: a mean over fewer, larger classes is higher '
                      'by itself. The test compares both on the classes they share, the finer counts merged.')

@@ -24,7 +24,7 @@ def whole_size(
     like: tuple,  # (height, width) whose proportions it follows then
 ) -> tuple:  # (height, width)
     "A size with its width"
-    return size if isinstance(size, tuple) else (size, round(size*like[1]/like[0]))
+    return (size, round(size*like[1]/like[0])) if isinstance(size, int) else tuple(size)
 
 # %% ../../nbs/study/01h_terminal.ipynb #c8fde85f
 def spread_values(

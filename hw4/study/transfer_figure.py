@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .answers import said_interval
 from .cells import Cell, advice, budget_rows, cell_rows, cells_of, long_rows, say_cells
 from .figures import COLOURS
 from .gallery import embed
@@ -68,15 +69,14 @@ def decision_figure(
 
 # %% ../../nbs/study/05k_transfer_figure.ipynb #a3e72072
 def table_summary(
+    asked: Question,  # a decision table
+    runs: dict,  # label -> list of `Record`
     cells: list[Cell],
-    runs: list,  # every `Record` of the table
-) -> list[dict]:  # side, epochs, result; a row a cell
+) -> list[dict]:  # side, result, runs (the records of the cell); a row a cell
     "The table in the report's first table"
-    epochs = {}
-    for o in runs: epochs.setdefault(o.fingerprint['train']['n'], str(o.spec.epochs))
-    passes = dict(zip(sorted({o.size for o in cells}), (epochs[o] for o in sorted(epochs))))
-    return [dict(side=f'{o.size:,} a class, {o.source}', epochs=passes[o.size],
-                 result=f'{o.winner or "not decided"}; ' + ', '.join(f'{k} {v[0]:.3f}' for k, v in o.scores.items())) for o in cells]
+    inside = lambda cell, at: at['size'] == cell.size and at['source'] in (cell.source, None)
+    return [dict(side=f'{o.size:,} a class, {o.source}', runs=[run for label, at in asked.cells.items() if inside(o, at) for run in runs[label]],
+                 result=f'{o.winner or "not decided"}; ' + ', '.join(f'{k} {said_interval(*v)}' for k, v in o.scores.items())) for o in cells]
 
 # %% ../../nbs/study/05k_transfer_figure.ipynb #94454355
 def behind_rows(
@@ -94,7 +94,7 @@ def table_parts(
     runs: dict,  # label -> list of `Record`
 ) -> dict:  # summary, same, rows, statements, tables, pictures, as `report.section` has them
     "A measured decision table in its parts"
-    cells, every = cells_of(asked, runs), [o for side in runs.values() for o in side]
+    cells = cells_of(asked, runs)
     notes = ['Accuracy on the validation images with its 95 % interval: of three seeds and more that of the recipe, for other seeds, other draws of training images and other validation images; of fewer, of the first run alone.',
              'A way wins if it is decidedly better than each of the other three, after Holm\'s correction of the six pairs in its cell; between cells nothing is corrected. The runs from scratch are the same in all cells of a size.',
              'How similar a source is, is what the user said of it.']
@@ -102,4 +102,4 @@ def table_parts(
              'a smaller set is passed more often, so that the steps are the same as far as the passes are capped. From scratch all layers learn at a tenth of the rate that the head has elsewhere.')
     tables = [dict(title='The same for all', rows=budget_rows(asked, runs), notes=[equal, 'Minutes: of the longest run of a size and way.']), dict(title='Each way and the first of its cell', rows=behind_rows(cells), notes=notes)]
     caption = 'Validation accuracy by what is trained, for each size of the training set and each source of the weights, with 95 % intervals. Filled: not decidedly worse than the best of the cell. Dotted: always saying the commonest class. Under the verdict: what the course advises.'
-    return dict(summary=table_summary(cells, every), same={}, rows=cell_rows(cells), statements=say_cells(cells), tables=tables, pictures=[(caption, embed(decision_figure(cells)))])
+    return dict(summary=table_summary(asked, runs, cells), same={}, rows=cell_rows(cells), statements=say_cells(cells), tables=tables, pictures=[(caption, embed(decision_figure(cells)))])

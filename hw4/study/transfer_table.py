@@ -14,7 +14,8 @@ import pandas as pd
 from matplotlib import rc_context
 
 from ..data.layouts import Layout
-from .build import located
+from ..data.synth import is_twin
+from .build import VARIABLES, located
 from .cells import Cell, cell_rows, cells_of, long_rows, say_cells
 from .classes import class_size, open_classes
 from .folders import check_files, dataset_name
@@ -49,6 +50,7 @@ def table_command(
 ) -> str:
     "What makes the table again"
     text = lambda v: 'x'.join(map(str, v)) if isinstance(v, tuple) else v
+    given = given | {k: Path(v).resolve() for k, v in given.items() if k in ('portraits', 'images') and v is not None}
     words = {k: map(shlex.quote, map(str, v if isinstance(v, list) else [text(v)])) for k, v in given.items() if v is not None}
     return ' '.join(['hw4 transfer-table', *(f'--{k} {" ".join(v)}' for k, v in words.items())])
 
@@ -94,7 +96,8 @@ def transfer_table(
     "Show what a decision table will cost, run it, and say and write what was found"
     changes, named = changes or {}, parse_sources(sources)
     layout, recipe = open_target(target.get('portraits'), target.get('images'), changes)
-    command = table_command(target | dict(sources=sources, sizes=sizes, seeds=how.get('seeds', 3)) | changes)
+    unset = f'env -u {VARIABLES["portraits"]} ' * (not any(target.values()) and is_twin(layout.root))  # it would name real images
+    command = unset + table_command(target | dict(sources=sources, sizes=sizes, seeds=how.get('seeds', 3)) | changes)
     asked = table_question(layout, recipe, sources=named, sizes=sizes, command=command)
     need_sources(asked)
     show_table_plan(plan_table(asked, layout, **how))

@@ -14,7 +14,7 @@ from .classes import open_classes, regime_question
 from .folders import check_files, command_of, dataset_name, open_pair, stride_question
 from .plan import plan
 from .questions import Question, answer_table, ask
-from .report import write_report
+from .report import check_out, write_report
 from .statements import OPTIONS, statements
 from .terminal import clock, show_plan, show_table
 
@@ -89,6 +89,7 @@ def whole_study(
     **how,  # to `ask`: seeds, store, device, and fields of `Spec` such as epochs
 ) -> dict|None:  # label -> list of `Record`; None: nothing was run
     "Check folders of one's own, run the three regimes or the three strides on them, say what was found, and write the report"
+    check_out(Path(report))
     given, changes = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in (*OPTIONS, 'seeds')}
     layout, asked = (classes_asked if set(given) == {'images'} else pair_asked)(given, changes)
     runs = ask_aloud(asked, path=layout, watch=watch, **how)
