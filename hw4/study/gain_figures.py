@@ -46,6 +46,6 @@ def stairs(
         text = f'{o.miou:.3f}' if np.isnan(o.added) else f'{o.added:+.3f}, to {o.miou:.3f}'
         ax.text(end + .008, y, text, va='center', fontsize=8)
     ax.set_yticks(range(len(rows)), rows.step, fontsize=8)
-    ax.set(xlabel='mIoU', xlim=(0, max(ends) + .16), ylim=(len(rows) - .5, -.5))
+    ax.set(xlabel='mIoU', xlim=(0, 1.25*max(ends)), ylim=(len(rows) - .5, -.5))
     ax.grid(axis='x', alpha=.25)
     return fig
