@@ -130,16 +130,16 @@ def runs(
 # %% ../nbs/cli.ipynb #4dbc0c31
 @app.command()
 def compare(
-    a: Annotated[list[str], typer.Argument(help='Two runs, A and B; with --with: the seeds of A alone, e.g. A1 A2 A3 --with B1 --with B2 --with B3', metavar='RUNS')],
+    a: Annotated[list[str], typer.Argument(help='Two runs, A and B, or the digits of both, which mean all their seeds; with --with: the seeds of A alone, e.g. A1 A2 A3 --with B1 --with B2 --with B3', metavar='RUNS')],
     b: Annotated[Optional[list[str]], typer.Option('--with', help='Side B: a run, may be given several times (seeds of one spec)')] = None,
     block: Annotated[Optional[int], typer.Option(min=1, help='Neighbouring frames drawn together (default: 15 for road scenes, else 1)')] = None,
     store: Store = None,
 ):
     "Is A better than B on the same images? A paired test, an interval and a verdict."
     from hw4.study.compare import compare as versus
-    from hw4.study.records import find_record
+    from hw4.study.find import find_record, find_seeds
     if not b and len(a) != 2: raise ValueError(f'{len(a)} runs given, expected two; for several seeds a side: hw4 compare A1 A2 A3 --with B1 --with B2 --with B3')
-    sides = [[find_record(o, store) for o in side] for side in ((a, b) if b else ([a[0]], [a[1]]))]
+    sides = [[find_record(o, store) for o in side] for side in (a, b)] if b else [find_seeds(o, store) for o in a]
     print(versus(*sides, block=block))
 
 # %% ../nbs/cli.ipynb #9b7057fd
@@ -172,7 +172,8 @@ def track(
     store: Store = None,
 ):
     "Show stored runs in MLflow: parameters, metrics and files (needs the extra track)."
-    from hw4.study.records import find_record, records, store_path
+    from hw4.study.find import find_record
+    from hw4.study.records import records, store_path
     from hw4.study.track import to_mlflow
     if runs == ['all'] and not records(store): raise ValueError(f'no records in {store_path(store).resolve()}; `hw4 run q1-6` makes one')
     chosen = records(store) if runs == ['all'] else [find_record(o, store) for o in runs]

@@ -28,7 +28,8 @@ def evaluate(
 ):
     "Measure a stored run on other images, without training."
     from hw4.learn.device import best_device
-    from hw4.study.records import find_record, measure
+    from hw4.study.find import find_record
+    from hw4.study.records import measure
     from hw4.study.run import evaluate as look
     from hw4.study.run import trained_on
     record = find_record(run, store)
@@ -51,7 +52,7 @@ def predict(
     from hw4.data.layouts import find_images
     from hw4.learn.device import best_device
     from hw4.study.predict import predict_files
-    from hw4.study.records import find_record
+    from hw4.study.find import find_record
     record = find_record(run, store)
     files = [o for path in images for o in (find_images(path) if path.is_dir() else [path])]
     if not files: raise ValueError(f'no image in {", ".join(map(str, images))}: name image files, or folders that hold some (folders inside them are not looked into)')
@@ -69,7 +70,7 @@ def strips(
     store: Store = None,
 ):
     "Image, truth and prediction side by side, a file for each validation image of a run, without running the net."
-    from hw4.study.records import find_record
+    from hw4.study.find import find_record
     from hw4.study.strips import write_strips
     record = find_record(run, store)
     written = write_strips(record, out, errors=errors, most=most)
@@ -86,7 +87,7 @@ def slices(
 ):
     "The metric for each group of images, the worst first."
     from hw4.study.attributes import trusted_columns
-    from hw4.study.records import find_record
+    from hw4.study.find import find_record
     from hw4.study.slices import chosen, own_columns, slices as cut
     record = find_record(run, store)
     columns = trusted_columns(record, attributes) if attributes else own_columns(record)

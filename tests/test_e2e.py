@@ -15,7 +15,7 @@ import pytest
 
 from hw4.data.synth import portraits_twin, scenes_twin
 from hw4.study.index import INDEX, table
-from hw4.study.records import Record, find_record, measure, records, write_record
+from hw4.study.records import measure, records, write_record
 from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec
 from tests.killed import PLAIN, ends_as_unbroken

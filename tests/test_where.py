@@ -27,11 +27,12 @@ from hw4.study.compare import common_classes, compare, side_counts
 from hw4.study.discussions import DISCUSSIONS, discussed, say_steps
 from hw4.study.fewer import forgiven, merge_measures, merge_rows, rise, unforgiven
 from hw4.study.figures import unpack
+from hw4.study.find import find_record, find_seeds
 from hw4.study.flips import masks_of, truth_of
 from hw4.study.folders import open_pair
 from hw4.study.ladder import climbed, rungs
 from hw4.study.questions import QUESTIONS, answers, ask
-from hw4.study.records import find_record, fingerprint, stack_cms, write_record
+from hw4.study.records import fingerprint, stack_cms, write_record
 from hw4.study.report import answered, sections
 from hw4.study.run import run
 from hw4.study.spec import Spec
@@ -181,7 +182,11 @@ def test_the_way_adds_up(tmp_path, seeds):
     assert np.isclose(rows.added.iloc[-1], compare(runs['3 classes'], runs['11 classes']).measured['miou'].delta)
     delta, lo, hi = rise(runs['11 classes'], runs['3 classes'], block=1)
     assert np.isclose(delta, rows.added[1:].sum()) and lo < delta < hi
-    if seeds == (3, 3): assert np.isclose(hi - delta, delta - lo)
+    if seeds == (3, 3):
+        assert np.isclose(hi - delta, delta - lo)
+        one = runs['3 classes'][0].run_id  # its digits mean all its seeds, those of both specs none
+        assert [o.seed for o in find_seeds(one[:-3], tmp_path/'runs')] == [0, 1, 2] and [o.run_id for o in find_seeds(one, tmp_path/'runs')] == [one]
+        with pytest.raises(ValueError, match='names 6 records'): find_seeds('fcn8s', tmp_path/'runs')
     else: assert np.allclose([lo, hi], one_by_hand(runs['3 classes'][0], runs['11 classes'][0]), atol=.01)
 
 

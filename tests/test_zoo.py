@@ -23,7 +23,8 @@ from hw4.learn.transfer import FROZEN, REGIMES, group_params
 from hw4.learn.weights import WeightsError
 from hw4.learn.zoo import NETS, Zoo, zoo_learner, zoo_net
 from hw4.study.build import build_dls, open_layout
-from hw4.study.records import find_record, load_model, row
+from hw4.study.find import find_record
+from hw4.study.records import load_model, row
 from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec, title
 from hw4.study.tables import _row

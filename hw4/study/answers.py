@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'said_interval', 'millions', 'weights_words', 'scored', 'side_row', 'class_row', 'said_score', 'side_rows',
-           'told_once', 'rim_iou', 'readings', 'reading_table']
+           'merged_table', 'told_once', 'rim_iou', 'readings', 'reading_table']
 
 # %% ../../nbs/study/05a_answers.ipynb #bc8cfe51
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from ..learn.boundary import BAND
 from ..learn.metrics import CONVENTIONS, fw_iou, mean_acc, miou, miou_by, pixel_acc, share
 from .accuracy import accuracy_of
+from .build import remap_of
 from .compare import block_of, side_counts
 from .fewer import interval
 from .recipes import speaking
@@ -100,6 +101,16 @@ def side_rows(
 ) -> pd.DataFrame:  # a row a side
     "An answer in one table"
     return pd.DataFrame([(class_row if o[1][0].spec.task == 'classify' else side_row)(*o) for o in sides.items()])
+
+# %% ../../nbs/study/05a_answers.ipynb #4d1b2bf0
+def merged_table(
+    sides: dict,  # label -> list of `Record` of segmentations
+) -> list[dict]:  # one of title, rows, notes; none: no side has classes merged
+    "Which classes each side's classes hold"
+    rows = [(label, name, ', '.join(held)) for label, (first, *_) in sides.items() for name, held in remap_of(first.spec).groups.items() if held]
+    if all(name == held for _, name, held in rows): return []
+    merged = {label for label, name, held in rows if name != held}
+    return [dict(title='What the classes hold', rows=pd.DataFrame([o for o in rows if o[0] in merged], columns=['side', 'class', 'holds']), notes=[])]
 
 # %% ../../nbs/study/05a_answers.ipynb #1969b1c3
 def told_once(

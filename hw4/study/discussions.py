@@ -24,7 +24,7 @@ from .ladder import ladder_sentences, ladder_tables
 from .questions import Question
 from .regimes import augmentation_compared, regimes_compared, say_gain
 from .statements import statements
-from .verdicts import Comparison, say_beyond
+from .verdicts import Comparison, say_beyond, say_p
 from .where import band_share, class_rows, small_classes, where, where_rows
 
 # %% ../../nbs/study/05j_discussions.ipynb #b1aaa004
@@ -44,7 +44,8 @@ def say_classes(
     "Which classes are decided by themselves"
     by = {o: [k[4:] for k in found.measured if k.startswith('iou ') and found.verdict(k) == o] for o in ('better', 'worse', 'not decided')}
     listed = lambda o: ', '.join(by[o]) or 'none'
-    return f'Class by class, {found.a} is better in {listed("better")}; worse in {listed("worse")}; not decided in {listed("not decided")}.'
+    hardly = [f'{k[4:]} ({o.a:.3f} and {o.b:.3f})' for k, o in found.measured.items() if k.startswith('iou ') and max(o.a, o.b) < .05]
+    return f'Class by class, {found.a} is better in {listed("better")}; worse in {listed("worse")}; not decided in {listed("not decided")}.' + f' Hardly found by either: {", ".join(hardly)}.'*bool(hardly)
 
 # %% ../../nbs/study/05j_discussions.ipynb #b600659f
 def say_net(
@@ -58,7 +59,7 @@ def say_net(
     inside, digits = gained - near, 0 if abs(gained) >= 10 else 1
     parts = f'{near:+,.{digits}f} within {BAND} px of a border and {inside:+,.{digits}f} inside'
     if abs(gained) < .05: return f'Both have as many pixels an image right: {who} has {parts}; {lies:.0%} of all labelled pixels lie near borders.'
-    share = f'; {near/gained:.0%} of them lie near borders, as {lies:.0%} of all labelled pixels do.' if near*inside >= 0 else f'; {lies:.0%} of all labelled pixels lie near borders.'
+    share = f'; {near/gained:.0%} of them lie near borders, where {lies:.0%} of all labelled pixels are.' if near*inside >= 0 else f'; {lies:.0%} of all labelled pixels lie near borders.'
     return f'Net, {who} has {abs(gained):,.{digits}f} pixels an image {"more" if gained > 0 else "fewer"} right, {parts}{share}'
 
 # %% ../../nbs/study/05j_discussions.ipynb #a6c60a0e
@@ -71,7 +72,7 @@ def say_parts(
     gained, near, lies = band_share(a, b)
     said = [f'Near borders (within {BAND} px) pixel accuracy changes by {say_gain(found.measured["pixel accuracy near borders"])}, inside by {say_gain(found.measured["pixel accuracy inside"])}: '
             + which(found, 'near minus inside', words=('the change is more favourable near the borders', 'the change is more favourable inside', 'where it is more favourable is not decided'))
-            + f', difference {say_gain(found.measured["near minus inside"])}. {say_net(found.a, gained, near=near, lies=lies)}']
+            + f', difference {say_gain(found.measured["near minus inside"])}. In mIoU the change is {found.measured["mIoU near borders"].delta:+.3f} near borders and {found.measured["mIoU inside"].delta:+.3f} inside. {say_net(found.a, gained, near=near, lies=lies)}']
     if 'small minus other' not in found.measured: return said
     return [f'The small and thin classes ({", ".join(small_classes(a[0]))}) change by {say_gain(found.measured["mIoU, small and thin classes"])} in mean IoU, the others by '
             f'{say_gain(found.measured["mIoU, the other classes"])}: ' + which(found, 'small minus other', words=('the change is more favourable for the small ones', 'the change is more favourable for the others', 'for which it is more favourable is not decided'))
@@ -90,10 +91,12 @@ def skips_help(
     first, *rest = whole.sentences()
     family = sum(' minus ' not in o for o in parts.measured) - 1  # without the whole, which is not corrected
     said = [answer + first, *say_parts(parts, a, b), *say_beyond(parts, family, 'part'), say_classes(whole), images, *ladder_sentences(sides), *rest]
+    near = which(parts, 'near minus inside', words=('more so near the borders', 'more so inside', 'near borders or inside is not decided'))
+    short = f'{answer}mIoU {say_gain(whole.measured["miou"])}, p {say_p(whole.p("miou"), "= ")}; of the pixels {near}.'
     tables = [dict(title='What was compared', rows=side_rows(sides), notes=[]),
-              dict(title='Class by class', rows=class_rows(whole, a[0]), notes=['IoU of each class, the largest gain first; p-values corrected among the classes by Holm.']),
+              dict(title='Class by class', rows=class_rows(whole, a[0]), notes=['IoU of each class, the largest gain first; p-values corrected among the classes by Holm, and the verdicts with them; an interval is of its class by itself.']),
               *ladder_tables(sides)]
-    return dict(rows=where_rows(parts), statements=said, tables=tables, pictures=_skip_pictures(whole, parts, a, b))
+    return dict(short=short, rows=where_rows(parts), statements=said, tables=tables, pictures=_skip_pictures(whole, parts, a, b))
 
 # %% ../../nbs/study/05j_discussions.ipynb #690488c8
 def _skip_pictures(
@@ -106,7 +109,7 @@ def _skip_pictures(
     classes = {k[4:]: o for k, o in sorted(whole.measured.items(), key=lambda o: -o[1].delta) if k.startswith('iou ')}
     both = f'{whole.a} over {whole.b}'
     found = [(f'Gained by {both}, in parts, with 95 % intervals; grey: the interval holds zero.', embed(gain_dots(parts.measured, 'gained'))),
-             (f'Gained by {both} in the IoU of each class, with 95 % intervals.', embed(gain_dots(classes, 'gained in IoU')))]
+             (f'Gained by {both} in the IoU of each class, with 95 % intervals of each class by itself; the verdicts, corrected for so many classes, stand in the table.', embed(gain_dots(classes, 'gained in IoU')))]
     fig = mask_flips(a[0], b[0], names=(whole.a, whole.b), errors=True)
     caption = 'The validation images, six at the most, whose mIoU changed most' + (' between the first seeds' if len(a) > 1 else '') + '. Errors: light grey is right, black is void, what is wrong has the colour of what was said.'
     return [*found, *([] if fig is None else [(caption, embed(fig, 'png'))])]
@@ -162,8 +165,12 @@ def fewer_classes(
     tables = [dict(title='What was compared', rows=side_rows(sides), notes=['Each row is measured on its own classes.']),
               dict(title='The confusions that the merge forgives', rows=shown, notes=['Pixels of the labelled part of the validation images, a mean over images, and over seeds from three on. Void is no error.']),
               dict(title='Merged and trained, class by class', rows=class_rows(found, sides[few][0]).drop(columns='kind'), notes=[])]
+    whole = rise(sides[many], sides[few])
+    steps = say_steps(rows, many, few, whole)
+    merged = rows.miou.iloc[-2] - rows.miou.iloc[0]
+    short = f'{steps[0].split(":")[0]}: mIoU {whole[0]:+.3f} (95 % interval {whole[1]:+.3f} to {whole[2]:+.3f}), of which the merge alone {merged:+.3f}, without any training.'
     pictures = [('mIoU from many classes to few; each bar begins where the one above ended.', embed(stairs(rows)))]
-    return dict(rows=step_rows(rows, found), statements=[*say_steps(rows, many, few, rise(sides[many], sides[few])), say_forgiven(lost), adds, *found.sentences()], tables=tables, pictures=pictures)
+    return dict(short=short, rows=step_rows(rows, found), statements=[*steps, say_forgiven(lost), adds, *found.sentences()], tables=tables, pictures=pictures)
 
 # %% ../../nbs/study/05j_discussions.ipynb #ae1a33b7
 DISCUSSIONS = {'q1-4': regimes_compared, 'q1-7': augmentation_compared, 'q1-9': better_net, 'q2-2': skips_help, 'q2-4': fewer_classes}

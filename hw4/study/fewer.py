@@ -50,7 +50,7 @@ def merge_measures(
     steps = {f'{n} classes, as trained': (truth, pixel_acc),
              f'the mean is over {m} merged classes, nothing forgiven': (lambda cm: unforgiven(cm, groups), pixel_acc),
              'confusions inside a merged class are forgiven': (of(truth, labelled), of(pixel_acc, labelled))}
-    return steps | ({'void counts in its class': (of(truth, groups), of(pixel_acc, groups))} if labelled != groups else {})
+    return steps | ({'void is measured too, in the class that holds it': (of(truth, groups), of(pixel_acc, groups))} if labelled != groups else {})
 
 # %% ../../nbs/study/04g_fewer.ipynb #e50b0643
 def interval(

@@ -21,7 +21,8 @@ from ..data.camvid import THREE
 from ..data.layouts import Layout
 from ..learn.device import Device
 from .index import table
-from .records import find_record, is_stored, store_path
+from .find import find_record
+from .records import is_stored, store_path
 from .run import run
 from .spec import Spec, diff
 from .terminal import whole_size
@@ -145,7 +146,7 @@ def sides_of(
     own = lambda spec: {k: v for k, v in changes.items() if k != 'weights' or spec.regime != 'scratch'}
     found = {label: replace(spec, **own(spec)) for label, spec in question(name).sides.items()}
     if len(set(found.values())) < len(found):
-        raise ValueError(f'{question(name).name} compares {", ".join(found)}, and with {changes} some of these are the same: ask another question of that')
+        raise ValueError(f'{question(name).name} compares {", ".join(found)}, and with {", ".join(f"{k} {v}" for k, v in changes.items() if k not in FCN_ONLY or "net" not in changes)} some of these are the same: ask another question of that')
     return found
 
 # %% ../../nbs/study/03_questions.ipynb #3432915b

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['store_path', 'fingerprint', 'run_name', 'Record', 'stack_cms', 'said', 'right', 'measure', 'say_metrics',
-           'changed_tensors', 'load_model', 'write_record', 'records', 'is_stored', 'find_record', 'row', 'prune']
+           'changed_tensors', 'load_model', 'write_record', 'records', 'is_stored', 'row', 'prune']
 
 # %% ../../nbs/study/01_records.ipynb #e36c9236
 import hashlib
@@ -258,21 +258,6 @@ def is_stored(
 ) -> bool:
     "Whether the store has that run, finished"
     return (store_path(store)/name/'result.json').is_file()
-
-# %% ../../nbs/study/01_records.ipynb #a85afa72
-def find_record(
-    run: str,  # a run's name, its beginning, a part of it such as its eight digits, or the path of its folder
-    store: Path|str|None = None,  # folder of records; None: `store_path()`
-) -> Record:
-    "The one record that `run` means"
-    for path in (store_path(store)/run, Path(run)):
-        if (path/'result.json').is_file(): return Record(path)
-    every = records(store)
-    found = [o for o in every if o.run_id.startswith(str(run))] or [o for o in every if str(run) in o.run_id]
-    if len(found) == 1: return found[0]
-    what = 'no record' if not found else f'{len(found)} records'
-    names = ', '.join(o.run_id for o in (found or every)[:8]) or 'none: the store is empty'
-    raise ValueError(f'{run!r} names {what} in {store_path(store)}, expected one; there are: {names}. The eight digits of a name are enough')
 
 # %% ../../nbs/study/01_records.ipynb #6317dd0f
 def row(

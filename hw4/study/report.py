@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from .answers import reading_table, said_score, side_rows, weights_words
+from .answers import merged_table, reading_table, said_score, side_rows, weights_words
 from .discussions import discussed
 from .figures import headline
 from .gallery import pictures
@@ -80,7 +80,7 @@ def answered(
     parts = dict(statements=statements(sides), pictures=pictures(sides))
     if next(iter(sides.values()))[0].spec.task == 'classify': return parts | dict(same=same, rows=runs.drop(columns=list(same)), tables=every)
     each = dict(title='Run by run', rows=runs.drop(columns=list(same)), notes=['Every run: ' + ', '.join(f'{k} {v}' for k, v in same.items()) + '.'] * bool(same))
-    return parts | dict(same={}, rows=side_rows(sides), tables=[*ladder_tables(sides), *every, reading_table(sides), each])
+    return parts | dict(same={}, rows=side_rows(sides), tables=[*merged_table(sides), *ladder_tables(sides), *every, reading_table(sides), each])
 
 # %% ../../nbs/study/06_report.ipynb #375d86ec
 def section(
@@ -92,7 +92,7 @@ def section(
     asked, runs = question(asked), [o for side in sides.values() for o in side]
     parts = table_parts(asked, sides) if asked.cells else answered(asked.name, sides, attributes)
     if asked.cells: lines = [_conditions(o.pop('runs')) | o for o in parts.pop('summary')]
-    else: lines = [_conditions(runs) | dict(side=f'discusses {_listed(asked.of)}', result=parts['statements'][0])] if asked.of else summary(sides)
+    else: lines = [_conditions(runs) | dict(side=f'discusses {_listed(asked.of)}', result=parts.pop('short', parts['statements'][0]))] if asked.of else summary(sides)
     return dict(name=asked.name, title=asked.title, text=asked.text, summary=lines, caveats=caveats(asked, sides, attributes=attributes),
                 command=rerun_all(asked, sides), images=runs[0].environment['images'], ids=[o.run_id for o in runs]) | parts
 

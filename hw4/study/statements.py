@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from ..learn.metrics import counted
 from .accuracy import accuracy_of, same_images
 from .attributes import say_unknown
-from .build import VARIABLES
+from .build import VARIABLES, remap_of
 from .compare import compare, corrected
 from .folders import RANDOM
 from .ladder import ladder_sentences, rungs
@@ -164,6 +164,8 @@ def _of_masks(
     if runs[0].spec.dataset == 'scenes':
         notes.append('Neighbouring frames of a film are so alike that intervals from one drive tend to be too narrow, also when whole blocks are drawn.')
     else: notes.append('Each image is taken for one by itself. Frames of one film are alike, and then these intervals are too narrow: `hw4 compare --block N` draws N neighbours together.')
+    for n, name in {(len(o.vocab), name): None for o in runs if o.spec.remap for name, held in remap_of(o.spec).groups.items() if 'void' in held and name != 'void'}:
+        notes.append(f'With {n} classes void is a part of {name}, and is measured with it.')
     if len({o.vocab for o in runs}) > 1:
         notes.append('The sides have different classes, so the numbers in the table are not one scale: a mean over fewer, larger classes is higher '
                      'by itself. The test compares both on the classes they share, the finer counts merged.')

@@ -77,6 +77,13 @@ def _word(
     return dict(remap='as the dataset has it', weights='random').get(name, 'none') if value is None else str(value)
 
 # %% ../../nbs/study/03e_verdicts.ipynb #5b831dd4
+def _seeds(
+    found: Comparison,
+) -> str:  # '3 seeds a side', or '3 and 5 seeds'
+    "How many seeds speak"
+    a, b = found.seeds
+    return f'{a} seeds a side' if a == b else f'{a} and {b} seeds'
+
 def _sentences(
     found: Comparison,
 ) -> list[str]:
@@ -88,7 +95,7 @@ def _sentences(
     said = [f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {o.delta:+.3f} (95 % interval {o.lo:+.3f} to {o.hi:+.3f}, '
             f'p {say_p(found.p(name), "= ")}{many}) on {o.n:,} images.']
     if found.verdict() == 'not decided': said.append(what_it_takes(o))
-    if found.recipes: said.append(f'This speaks of the recipes, from {found.seeds[0]} and {found.seeds[1]} seeds; between seeds {name} varies by '
+    if found.recipes: said.append(f'This speaks of the recipes, from {_seeds(found)}; between seeds {name} varies by '
                                   f'{o.seed_sd[0]:.3f} and {o.seed_sd[1]:.3f} (standard deviation).')
     else: said.append('This speaks of two trained models on images like these, not of the recipes: that takes three seeds a side.')
     if max(found.seeds) > 1 and not found.recipes: said.append(f'Of {found.seeds[0]} and {found.seeds[1]} runs only the first of each side was compared.')
