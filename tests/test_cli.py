@@ -155,7 +155,7 @@ def test_an_error_is_a_line_in_a_process_of_its_own_too():
 
 
 @pytest.mark.parametrize('words, says', [
-        (['run', 'q1-3', '--size', 'big'], 'expected HEIGHT'),
+    (['run', 'q1-3', '--size', 'big'], 'expected HEIGHT'),
     (['run', 'q1-3', '--portraits', 'nowhere'], 'nowhere'),
     (['eval', 'none', '.'], 'no record'),
     (['report', '--store', 'nowhere'], 'answers no question yet'),
