@@ -131,7 +131,7 @@ def test_what_stands_beside_may_be_missing_or_unfair(tmp_path, undrawn):
 def test_the_mark(tmp_path, undrawn, right, says):
     found = better_net(side(tmp_path, 'q1-8', right, seeds=3) | side(tmp_path, 'q1-5', 100, seeds=3) | side(tmp_path, 'q1-6', 110, seeds=3))
     assert found['statements'][0].endswith(says) and (f'{3*(right > 179)} of 3 seeds are above 89.5%' in found['statements'][0])
-    assert 'fine-tuned, whole faces was chosen for it as the better of 2' in found['statements'][2]
+    assert 'fine-tuned, whole faces was chosen for it as the better of 2' in found['statements'][3]
     assert any('arch ' in o and '(for alexnet)' in o for o in found['statements'])
 
 
@@ -142,6 +142,7 @@ def test_wrong_for_every_seed(tmp_path, undrawn):
     assert wrong.tolist() == list(range(192, 200))  # seed s is right on s ... s + 189
     found = better_net(runs)
     assert any('8 of 200 images are wrong in every one of 3 seeds, of 10 that a seed gets wrong in the mean: 4 of the 100 heavy_makeup, 4 of the 100 no_heavy_makeup' in o for o in found['statements'])
+    assert found['statements'][1].startswith('another net, all 3 seeds asked together (the mean of their probabilities): accuracy 0.950 ')  # two of three are wrong on 10
     assert 'By attribute nothing is said: no list_attr_celeba' in found['tables'][-1]['notes'][1]
     names = [o.split('/')[1] for o in runs['another net'][0].predictions.file]
     pd.DataFrame(dict(Heavy_Makeup=np.where(np.arange(200) % 2, -1, 1), Male=np.where(np.arange(200) % 2, 1, -1), Eyeglasses=np.where(np.arange(200) >= 190, 1, -1)),
