@@ -94,7 +94,7 @@ def test_regimes_turn_with_the_numbers(tmp_path):
     assert found['tables'][0]['rows'].verdict.tolist() == ['not decided', 'feature extractor is better', 'fine-tuned is better']
     said = ' '.join(found['statements'])
     assert 'On these 200 images with one run a side' in said and 'feature extractor and fine-tuned: ' in said and 'three seeds a side' in said
-    assert 'differ in regime, weights, spread and in nothing else' in said and 'from scratch from random numbers' in said
+    assert 'differ in regime, weights, spread, lr and in nothing else' in said and 'from scratch from random numbers' in said
     assert len(found['pictures']) == 1 + 3  # the losses, and a pair's flips each
     other = sides | side(tmp_path/'others', 'q1-3', 100, first=7)
     assert discussed('q1-4', other)['statements'][0].startswith('This cannot be answered: ')  # other images

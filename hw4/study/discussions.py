@@ -22,9 +22,9 @@ from .gain_figures import gain_dots, stairs
 from .gallery import embed
 from .ladder import ladder_sentences, ladder_tables
 from .questions import Question
-from .regimes import augmentation_compared, regimes_compared, say_change, say_gain
+from .regimes import augmentation_compared, regimes_compared
 from .statements import statements
-from .verdicts import Comparison, say_beyond, say_p
+from .verdicts import Comparison, say_beyond, say_change, say_gain, say_p
 from .where import band_share, class_rows, small_classes, where, where_rows
 
 # %% ../../nbs/study/05j_discussions.ipynb #b1aaa004
