@@ -59,7 +59,9 @@ def say_losses(
     ends = f'the training loss ends at {found.train_end:.3f}, {abs(found.gap):.3f} {"below" if found.gap >= 0 else "above"} the validation loss'
     said = f'{label}{means}: the validation loss is lowest after epoch {found.lowest} of {found.epochs} ({found.valid_lowest:.3f})'
     if found.lowest == found.epochs: return f'{said}, the last one; {ends}. No sign of overfitting in so many epochs.'
-    if found.risen == found.seeds: verdict = f'It overfits after epoch {found.lowest}' + (', in every seed.' if found.seeds > 1 else ', in this run.')
+    seeds = 'in every seed' if found.seeds > 1 else 'in this run'
+    if found.risen == found.seeds and found.gap >= 0: verdict = f'It overfits after epoch {found.lowest}, {seeds}.'
+    elif found.risen == found.seeds: verdict = f'It rises after epoch {found.lowest}, {seeds}, and yet no image is learnt by heart: what is learnt of the varied images no longer helps on whole ones.'
     else: verdict = f'In {found.risen} of {found.seeds} seeds it has risen since, so whether it overfits is not decided.'
     return f'{said} and {found.valid_end:.3f} at the end; {ends}. {verdict}'
 
