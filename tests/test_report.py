@@ -236,7 +236,7 @@ def test_another_net_is_said_of_its_own_side(tmp_path):
     "A side is held against its own spec of the question; one that the question does not know is not"
     asked = lambda **sides: [o for o in caveats('q1-8', {k.replace('_', ' '): v for k, v in sides.items()}) if 'asks for' in o]
     record = made(tmp_path)
-    assert asked(another_net=[record]) == ['The question asks for tf_efficientnet_lite0; alexnet stands in its place here.']
+    assert asked(another_net=[record]) == ['The question asks for tf_efficientnet_lite2; alexnet stands in its place here.']
     assert asked(something=[record]) == []
 
 

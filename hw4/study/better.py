@@ -166,5 +166,5 @@ def _pictures(
     "The losses, the images on which the two disagree, and those that stay wrong"
     drawn = [losses_picture(both)]
     fig, seeds = wrong_faces(runs), f'every one of {len(runs)} seeds gets' if len(runs) > 1 else 'the run gets'
-    stays = [] if fig is None else [(f'Images that {seeds} wrong, twelve at the most, with the highest loss first.', embed(fig, 'png'))]
+    stays = [] if fig is None else [(f'Images that {seeds} wrong, twelve at the most, with the highest loss first.', embed(fig, 'jpeg'))]
     return [*drawn, *(flip_pictures(both) if found else []), *stays]

@@ -112,7 +112,7 @@ def _skip_pictures(
              (f'Gained by {both} in the IoU of each class, with 95 % intervals of each class by itself; the verdicts, corrected for so many classes, stand in the table.', embed(gain_dots(classes, 'gained in IoU')))]
     fig = mask_flips(a[0], b[0], names=(whole.a, whole.b), errors=True)
     caption = 'The validation images, six at the most, whose mIoU changed most' + (' between the first seeds' if len(a) > 1 else '') + '. Errors: light grey is right, black is void, what is wrong has the colour of what was said.'
-    return [*found, *([] if fig is None else [(caption, embed(fig, 'png'))])]
+    return [*found, *([] if fig is None else [(caption, embed(fig, 'jpeg'))])]
 
 # %% ../../nbs/study/05j_discussions.ipynb #f3263a31
 def merge_alone(

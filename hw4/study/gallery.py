@@ -20,11 +20,11 @@ from .score_figures import reliability, roc_curves
 # %% ../../nbs/study/05g_gallery.ipynb #73ca10db
 def embed(
     fig: Figure,
-    kind: str = 'svg',  # 'svg' for drawings, 'png' where there are photographs
+    kind: str = 'svg',  # 'svg' for drawings, 'jpeg' where there are photographs, a tenth of what they weigh as PNG
 ) -> str:  # a data URL
     "A figure as text that a page can hold"
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=150, bbox_inches='tight')
+    fig.savefig(buffer, format=kind, dpi=150, bbox_inches='tight', **dict(pil_kwargs=dict(quality=90)) if kind == 'jpeg' else {})
     mime = 'svg+xml' if kind == 'svg' else kind
     return f'data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}'
 
@@ -50,9 +50,9 @@ def flip_pictures(
     both = ' and '.join(f'{o}{_first(sides[o])}' for o in (x, y))
     rest = f' Only the first two of the {len(sides)} sides are shown.' if len(sides) > 2 else ''
     if a.spec.task == 'classify' and disagreements(a, b).empty: return []
-    if a.spec.task == 'classify': return [(f'The images on which {both} disagree.{rest}', embed(class_flips(a, b, names=(x, y)), 'png'))]
+    if a.spec.task == 'classify': return [(f'The images on which {both} disagree.{rest}', embed(class_flips(a, b, names=(x, y)), 'jpeg'))]
     fig = mask_flips(a, b, names=(x, y))
-    return [] if fig is None else [(f'The validation images, six at the most, whose mIoU differs most between {both}.{rest}', embed(fig, 'png'))]
+    return [] if fig is None else [(f'The validation images, six at the most, whose mIoU differs most between {both}.{rest}', embed(fig, 'jpeg'))]
 
 # %% ../../nbs/study/05g_gallery.ipynb #ddd529c6
 def _alike(
@@ -72,10 +72,10 @@ def _group_pictures(
     confusions = [(f'{label}: rows are the truth, columns what was said{_first(runs)}.', embed(confusion(runs[0]))) for label, runs in sides.items()]
     if next(iter(sides.values()))[0].spec.task == 'segment':
         fig, shown = scenes(sides), ' and '.join(f'{label}{_first(runs)}' for label, runs in sides.items())
-        seen = [(f'Validation images, their truth, and what was predicted: {shown}.', embed(fig, 'png'))] if fig else []
+        seen = [(f'Validation images, their truth, and what was predicted: {shown}.', embed(fig, 'jpeg'))] if fig else []
         bars = '; a bar is the mean over the seeds, a dot is a seed' if max(map(len, sides.values())) > 1 else ''
         return [(f'IoU of each class: {names}{bars}.', embed(class_bars(sides))), *seen, *confusions]
-    most_wrong = [(f'{label}: the images with the highest loss among those kept{_first(runs)}. Red: wrong.', embed(faces(runs[0]), 'png')) for label, runs in sides.items()]
+    most_wrong = [(f'{label}: the images with the highest loss among those kept{_first(runs)}. Red: wrong.', embed(faces(runs[0]), 'jpeg')) for label, runs in sides.items()]
     return [*_score_pictures(sides), *confusions, *most_wrong]
 
 # %% ../../nbs/study/05g_gallery.ipynb #132d25c2

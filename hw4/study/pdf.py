@@ -20,7 +20,7 @@ from .report import GLANCE, SOURCE, check_out, count_runs, sections
 # %% ../../nbs/study/06b_pdf.ipynb #70e6caaa
 def unpack_url(
     url: str,  # a data URL, as `report.embed` makes them
-) -> tuple[str, bytes]:  # ('svg' or 'png', the file's content)
+) -> tuple[str, bytes]:  # ('svg' or 'jpeg', the file's content)
     "A picture that was packed into the page"
     kind, _, packed = url.partition(';base64,')
     return kind.removeprefix('data:image/').removesuffix('+xml'), base64.b64decode(packed)

@@ -29,7 +29,7 @@ def say_pair(
     found: Comparison,  # of two classifiers
 ) -> str:  # a part of a sentence
     "Which side of a pair is better, with the numbers that decided it"
-    o, p = found.measured['accuracy'], say_p(found.p('accuracy'), '= ')
+    o, p = found.measured['accuracy'], say_p(found.p('accuracy'), '= ') + ' after Holm'*(found.pairs > 1)
     if found.verdict() == 'not decided': return f'between {found.a} and {found.b} it is not decided: difference {say_gain(o)}, p {p}'
     (best, other), sign = ((found.a, found.b), 1) if found.verdict() == 'better' else ((found.b, found.a), -1)
     return f'{best} is better than {other}: {say_change(sign*o.delta, *sorted((sign*o.lo, sign*o.hi)))}, p {p}'
