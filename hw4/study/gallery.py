@@ -20,7 +20,7 @@ from .score_figures import reliability, roc_curves
 # %% ../../nbs/study/05g_gallery.ipynb #73ca10db
 def embed(
     fig: Figure,
-    kind: str = 'svg',  # 'svg' for drawings, 'jpeg' where there are photographs, a tenth of what they weigh as PNG
+    kind: str = 'svg',  # 'svg' for drawings, 'jpeg' where there are photographs, which weigh a quarter of a PNG
 ) -> str:  # a data URL
     "A figure as text that a page can hold"
     buffer = io.BytesIO()

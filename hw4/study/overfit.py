@@ -74,7 +74,7 @@ def loss_table(
     rows = pd.DataFrame([{'side': label, 'validation loss lowest': f'{o.valid_lowest:.3f}', 'after epoch': f'{o.lowest} of {o.epochs}', 'at the end': f'{o.valid_end:.3f}',
                           'training loss at the end': f'{o.train_end:.3f}', 'lower by': f'{o.gap:+.3f}', 'risen in': f'{o.risen} of {o.seeds} seeds'} for label, o in each.items()])
     notes = ['Means over the seeds. The training loss is a running mean over varied images while the net still changes, the validation loss is of whole images after the epoch: '
-             'under a heavy augmentation the first can stay above the second. Overfitting is a validation loss that rises again.']
+             'under a heavy augmentation the first can stay above the second. Overfitting is a validation loss that rises again, above the training loss.']
     return dict(title='Losses and overfitting', rows=rows, notes=notes)
 
 # %% ../../nbs/study/04h_overfit.ipynb #a08b341f
