@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.special import softmax
 
 from .accuracy import accuracy_of
 from .answers import said_interval, side_rows, told_once
@@ -25,6 +24,7 @@ from .overfit import loss_table, losses, say_losses
 from .paired import wilson
 from .records import right, said
 from .regimes import losses_picture, pair_table, say_costs, say_pair, say_reach, say_weights
+from .scores import probabilities
 from .tables import groups
 from .verdicts import Comparison
 
@@ -52,7 +52,7 @@ def say_together(
 ) -> list[str]:  # a sentence; none for a single seed
     "How often the mean of what all seeds say is right"
     if len(runs) < 2: return []
-    chances = np.mean([softmax(np.stack(aligned(o, runs[0]).logits.to_list()), 1) for o in runs], 0)
+    chances = np.mean([probabilities(aligned(o, runs[0])) for o in runs], 0)
     hit = np.asarray(runs[0].vocab)[chances.argmax(1)] == runs[0].predictions.truth.to_numpy()
     each, (lo, hi) = ', '.join(f'{o.metrics["accuracy"]:.3f}' for o in runs), wilson(hit)
     return [f'{label}, all {len(runs)} seeds asked together (the mean of their probabilities): accuracy {hit.mean():.3f} (95 % interval {lo:.3f} to {hi:.3f}, Wilson) '
