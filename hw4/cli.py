@@ -58,7 +58,7 @@ def run(
     loss: Annotated[Optional[str], typer.Option(help='cross_entropy or smooth (label smoothing); of masks also weighted, ce_dice, ohem')] = None,
     mixup: Annotated[Optional[float], typer.Option(help='Mix training images in pairs, with this alpha, such as 0.2; 0: do not')] = None,
     ema: Annotated[Optional[float], typer.Option(help='End with a moving mean of the weights that keeps this share a step, such as 0.99; 0: with the last weights')] = None,
-    tta: Annotated[Optional[str], typer.Option(help='Looks at each image that is measured: none (one), flip (its mirror image too); of masks also scales')] = None,
+    tta: Annotated[Optional[str], typer.Option(help='Looks at each image that is measured: none (one), flip (its mirror image too); of masks also scales, of classes also closer')] = None,
     valid: Annotated[Optional[str], typer.Option(help="What is measured: a split, or drive:0001TP for that drive, left out of the training images (default: val)")] = None,
     out: Annotated[Optional[Path], typer.Option(help='With images of your own: the page to write (default: report.html)')] = None,
     device: DeviceName = 'auto',

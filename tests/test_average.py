@@ -124,6 +124,22 @@ def test_with_the_mirror_image_a_mirrored_image_gets_the_mirrored_answer(twins, 
     if spec.task == 'classify': assert table.iloc[0, 2:].to_numpy(float) == pytest.approx(mean[0].numpy(), abs=1e-5)
 
 
+def test_closer_looks_are_the_mean_over_the_whole_and_its_enlarged_middle(twins, tmp_path):
+    spec = replace(FACES, ema=0., epochs=1, tta='closer')
+    record = run(spec, path=twins['portraits'], store=tmp_path, device=PLAIN, watch=False)
+    model, dls = record.model(), build_dls(spec, open_layout(spec, twins['portraits']), PLAIN)
+    x = next(iter(dls.valid))[0].as_subclass(torch.Tensor)
+    said = []
+    for scale in (1, 1.15, 1.3):
+        big = torch.nn.functional.interpolate(x, [round(o*scale) for o in x.shape[-2:]], mode='bilinear')
+        top, left = ((o - k)/2 for o, k in zip(big.shape[-2:], x.shape[-2:]))
+        middle = big[..., round(top):round(top) + x.shape[-2], round(left):round(left) + x.shape[-1]]
+        with torch.inference_mode(): said += [model(middle).softmax(1), model(middle.flip(-1)).softmax(1)]
+    stored = torch.tensor(np.stack(record.predictions.logits)[:len(x)]).softmax(1)
+    torch.testing.assert_close(stored.float(), torch.stack(said).mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(np.stack(evaluate(record, twins['portraits'], device=PLAIN).logits), np.stack(record.predictions.logits))
+
+
 def test_what_a_spec_may_ask_of_an_image_can_be_done():
     assert set(TTAS) == set(LOOKS)
 

@@ -45,7 +45,7 @@ def weights_words(
     return 'random' if weights is None else 'ImageNet' if weights['name'] == 'imagenet' else weights['name']
 
 # %% ../../nbs/study/05a_answers.ipynb #c67c7518
-SEEN = dict(none='', flip=', mirrored too', scales=', at four sizes, mirrored too')  # how each image was looked at
+SEEN = dict(none='', flip=', mirrored too', scales=', at four sizes, mirrored too', closer=', whole and closer, mirrored too')  # how each image was looked at
 
 def _trained(
     runs: list,  # the seeds of a side

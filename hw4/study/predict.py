@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from fastai.data.load import DataLoader
 from PIL import Image
+from torchvision.transforms.functional import center_crop
 
 from ..data.codes import Codes
 from ..data.contents import hash_files
@@ -64,7 +65,8 @@ def png(
 
 # %% ../../nbs/study/01b_predict.ipynb #6de60fe3
 # Several sizes and their mirror images: Chen et al. 2017, DeepLab v3, arXiv:1706.05587, section 4.2; theirs go from 0.5 to 1.75
-LOOKS = dict(none=((1., False),), flip=((1., False), (1., True)), scales=tuple(product((.75, 1., 1.25, 1.5), (False, True))))
+LOOKS = dict(none=((1., False),), flip=((1., False), (1., True)), scales=tuple(product((.75, 1., 1.25, 1.5), (False, True))),
+             closer=tuple(product((1., 1.15, 1.3), (False, True))))
 
 def look(
     model: torch.nn.Module,  # in evaluation mode
@@ -73,10 +75,12 @@ def look(
     device: Device,
     scale: float = 1.,  # of both sides of the images that the net is shown
     mirrored: bool = False,  # it is shown their mirror images
+    middle: bool = False,  # of enlarged images it is shown the middle, of the images' own size
 ) -> torch.Tensor:  # (bs, n) or (bs, n, h, w) float32 logits, turned back and at the images' own size
     "What a net says of a batch, looked at in one way"
     h, w = xb.shape[-2:]
     shown = xb if scale == 1 else F.interpolate(xb, (round(h*scale), round(w*scale)), mode='bilinear', antialias=scale < 1)
+    if middle: shown = center_crop(shown, [h, w])
     shown = device.prepare(shown.flip(-1) if mirrored else shown)
     with device.autocast(model, shown): logits = model(shown).float()
     if logits.ndim == 4 and mirrored: logits = logits.flip(-1)
@@ -91,7 +95,7 @@ def batch_logits(
     tta: str = 'none',  # one of `LOOKS`: in which ways each image is looked at
 ) -> torch.Tensor:  # (bs, n) or (bs, n, h, w) float32 logits, on the device
     "What a net says of a batch: its logits, or the logarithm of the mean probability over several looks"
-    said = (look(model, xb, device=device, scale=scale, mirrored=mirrored) for scale, mirrored in LOOKS[tta])
+    said = (look(model, xb, device=device, scale=scale, mirrored=mirrored, middle=tta == 'closer') for scale, mirrored in LOOKS[tta])
     if tta == 'none': return next(said)
     return reduce(torch.logaddexp, (o.log_softmax(1) for o in said)) - log(len(LOOKS[tta]))
 

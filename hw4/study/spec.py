@@ -20,7 +20,7 @@ from ..learn.zoo import NETS
 # %% ../../nbs/study/00_spec.ipynb #50318453
 TASKS = ('classify', 'segment')
 SCHEDULES = ('one_cycle', 'flat_cos', 'constant', 'step', 'cosine')  # fastai's `fit_one_cycle`, `fit_flat_cos`, `fit`; a tenth after each third; one cosine from the highest rate to zero (`fit_sgdr` of one cycle)
-TTAS = ('none', 'flip', 'scales')  # what is asked about an image: itself; its mirror image too; both at four sizes
+TTAS = ('none', 'flip', 'scales', 'closer')  # what is asked about an image: itself; its mirror image too; both at four sizes; both and their middle, enlarged
 OPTIMISERS = ('adam', 'sgd', 'radam', 'ranger', 'lamb')  # fastai's names, lower case
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 STRIDES = (8, 16, 32)  # FCN-8s, FCN-16s, FCN-32s
@@ -56,7 +56,7 @@ class Spec:
     stride: int|None = None     # segment with an FCN: 8, 16 or 32
     remap: dict|None = None     # segment: `Remap.to_dict()` of the classes trained on; None: as the dataset has them
     ema: float = 0.             # the last stage ends with a moving mean of its weights that keeps this share a step, 0-1; 0: with its last weights
-    tta: str = 'none'           # what is measured: the net on each image ('none'), the mean of image and mirror image ('flip'), for masks also of both at four sizes ('scales')
+    tta: str = 'none'           # what is measured: the net on each image ('none'), the mean of image and mirror image ('flip'), of both at four sizes ('scales', masks alone), of both and their enlarged middle ('closer', classes alone)
     net: str = 'fcn'            # segment: 'fcn', or a net of the zoo on the same backbone
     upsampling: str = 'bilinear'  # FCN: between the maps, or 'learned' from there
     scaled: bool = False        # FCN: whether finer maps are shrunk before they are scored
@@ -109,7 +109,8 @@ def _validate(
     if spec.mixup and spec.task == 'segment': raise ValueError(f"mixup={spec.mixup} belongs to task='classify': a pixel of two mixed scenes has no one class. Leave it out")
     if not STRATEGIES[spec.augment].mask_safe and spec.task == 'segment':
         raise ValueError(f'augment={spec.augment!r} is not safe for masks: expected one of {", ".join(o.name for o in STRATEGIES.values() if o.mask_safe)}')
-    if spec.tta == 'scales' and spec.task == 'classify': raise ValueError("tta='scales' belongs to task='segment'; for classification there is tta='flip'")
+    if spec.tta == 'scales' and spec.task == 'classify': raise ValueError("tta='scales' belongs to task='segment'; for classification there are tta='flip' and 'closer'")
+    if spec.tta == 'closer' and spec.task == 'segment': raise ValueError("tta='closer' belongs to task='classify', as it leaves out the rim of an image; for masks there are tta='flip' and 'scales'")
     _validate_net(spec)
     _validate_numbers(spec)
 
