@@ -14,7 +14,7 @@ import pandas as pd
 from .compare import compare_all
 from .questions import Question
 from .transfer import steps_of
-from .verdicts import say_p
+from .verdicts import say_change, say_p
 
 # %% ../../nbs/study/04j_cells.ipynb #441f987c
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def say_result(
     "Which way wins, or between which it is not decided"
     first, second = cell.ranking[:2]
     o = against(cell, first, second)
-    gap = (f'{cell.scores[first][0]:.3f} against {cell.scores[second][0]:.3f}, difference {o["delta"]:+.3f} (95 % interval {o["lo"]:+.3f} to {o["hi"]:+.3f}, '
-           f'p {say_p(o["p"], "= ")} after Holm)')
+    p = f'p {say_p(o["p"], "= ")} after Holm'
+    gap = f'{cell.scores[first][0]:.3f} against {cell.scores[second][0]:.3f}, difference {say_change(o["delta"], o["lo"], o["hi"], p)}'
     if cell.winner: return f'{first} wins over {second}, the next: accuracy {gap}.'
     more = f' {", ".join(cell.leaders[2:])} {"is" if len(cell.leaders) == 3 else "are"} not told from the first either.' if len(cell.leaders) > 2 else ''
     if second in cell.leaders: return f'not decided between {first} and {second}: accuracy {gap}.{more}'
@@ -130,7 +130,7 @@ def say_advice(
         best = next(o for o in cell.ranking if o != 'scratch')
         o = against(cell, best, 'scratch')
         found = {'better': 'The weights help all the same', 'worse': 'Whatever is trained, no weights at all are better', 'not decided': 'Whether the weights help is not decided'}[o['verdict']]
-        return f'The course says {words}: {agreement(cell)}. {found}: {best} has {o["delta"]:+.3f} over scratch (95 % interval {o["lo"]:+.3f} to {o["hi"]:+.3f}).'
+        return f'The course says {words}: {agreement(cell)}. {found}: {best} against scratch {say_change(o["delta"], o["lo"], o["hi"])}.'
     found = {'agrees': 'and that way wins', 'disagrees': f'and {cell.ranking[0]} is decidedly better than {way}', 'not decided': f'and {way} is among the ways that are not told from the first'}
     return f'The course says {words} ({way}): {agreement(cell)}, {found[agreement(cell)]}.'
 

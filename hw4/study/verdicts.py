@@ -25,15 +25,17 @@ def say_change(
     delta: float,  # a difference
     lo: float,  # lower end of its 95 % interval
     hi: float,  # upper end
+    *more: str,  # words that stand beside the interval
 ) -> str:  # e.g. '+0.034 (95 % interval +0.010 to +0.058)'
     "A difference with its interval"
-    return f'{delta:+.3f} (95 % interval {lo:+.3f} to {hi:+.3f})'
+    return f'{delta:+.3f} ({", ".join([f"95 % interval {lo:+.3f} to {hi:+.3f}", *more])})'
 
 def say_gain(
     o: Paired,
+    *more: str,  # as `say_change` has it
 ) -> str:  # as `say_change`
     "What was measured of a difference"
-    return say_change(o.delta, o.lo, o.hi)
+    return say_change(o.delta, o.lo, o.hi, *more)
 
 # %% ../../nbs/study/03e_verdicts.ipynb #0056f864
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ def _sentences(
     words = {'better': f'{found.a} is better than {found.b}', 'worse': f'{found.a} is worse than {found.b}',
              'not decided': f'Between {found.a} and {found.b} it is not decided'}[found.verdict()]
     many = f', corrected for {found.pairs} pairs by Holm' if found.pairs > 1 else ''
-    said = [f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {o.delta:+.3f} (95 % interval {o.lo:+.3f} to {o.hi:+.3f}, '
-            f'p {say_p(found.p(name), "= ")}{many}) on {o.n:,} images.']
+    p = f'p {say_p(found.p(name), "= ")}{many}'
+    said = [f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {say_gain(o, p)} on {o.n:,} images.']
     if found.verdict() == 'not decided': said.append(what_it_takes(o))
     if found.recipes: said.append(f'This speaks of the recipes, from {_seeds(found)}; between seeds {name} varies by '
                                   f'{o.seed_sd[0]:.3f} and {o.seed_sd[1]:.3f} (standard deviation).')
