@@ -20,12 +20,21 @@ class StopAfter(Callback):
         if len(self.learn.checkpoint.rows) == self.n: raise KeyboardInterrupt
 
 
-def ends_as_unbroken(spec, n, *, path, tmp_path):
-    "A run that is stopped after `n` epochs leaves no record, and ends like the unbroken one when it is run again"
+class EpochsTrained(Callback):
+    "Counts the epochs that are trained; those that are walked through again are not"
+    n = 0
+
+    def before_train(self): self.n += 1
+
+
+def ends_as_unbroken(spec, n, *, path, tmp_path, kept=None):
+    "A run that is stopped after `n` epochs leaves no record, and ends like the unbroken one when it goes on, from `kept` epochs (None: all `n`)"
     shared = dict(path=path, device=PLAIN)
     whole = run(spec, store=tmp_path/'whole', watch=False, **shared)
     with pytest.raises(KeyboardInterrupt): run(spec, store=tmp_path/'broken', watch=[StopAfter(n)], **shared)
     assert records(tmp_path/'broken') == []
-    resumed = run(spec, store=tmp_path/'broken', watch=False, **shared)
+    again = EpochsTrained()
+    resumed = run(spec, store=tmp_path/'broken', watch=[again], **shared)
+    assert again.n == spec.freeze_epochs + spec.epochs - (n if kept is None else kept)
     np.testing.assert_array_equal(np.stack(resumed.predictions.logits), np.stack(whole.predictions.logits))
     assert resumed.history.drop(columns='time', errors='ignore').equals(whole.history.drop(columns='time', errors='ignore'))

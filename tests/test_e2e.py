@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from hw4.data.synth import portraits_twin, scenes_twin
+from hw4.study import checkpoint
 from hw4.study.index import INDEX, table
 from hw4.study.records import measure, records, write_record
 from hw4.study.run import evaluate, run
@@ -69,6 +70,14 @@ def test_a_run_goes_on_inside_any_stage(twins, tmp_path, frozen, all_of_it, n):
     "A run that was stopped after `n` epochs ends like the unbroken one, also where only the head was trained at first"
     spec = replace(FACES, freeze_epochs=frozen, epochs=all_of_it)
     ends_as_unbroken(spec, n, path=twins['portraits'], tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize('frozen', [0, 1])
+def test_a_run_goes_on_from_an_older_checkpoint(twins, tmp_path, monkeypatch, frozen):
+    "Where a file takes too long to be written after each epoch, more is trained again, and nothing else changes"
+    monkeypatch.setattr(checkpoint, 'CHEAP', 0)
+    monkeypatch.setattr(checkpoint, 'SHARE', 1e-9)  # so only the first epoch is kept
+    ends_as_unbroken(replace(FACES, freeze_epochs=frozen, epochs=4 - frozen), 3, path=twins['portraits'], tmp_path=tmp_path, kept=1)
 
 
 def start(store, path, seed=0):

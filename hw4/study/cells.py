@@ -130,7 +130,7 @@ def say_advice(
         best = next(o for o in cell.ranking if o != 'scratch')
         o = against(cell, best, 'scratch')
         found = {'better': 'The weights help all the same', 'worse': 'Whatever is trained, no weights at all are better', 'not decided': 'Whether the weights help is not decided'}[o['verdict']]
-        return f'The course says {words}: {agreement(cell)}. {found}: {best} against scratch {say_change(o["delta"], o["lo"], o["hi"])}.'
+        return f'The course says {words}: {agreement(cell)}. {found}: over scratch, {best} has {say_change(o["delta"], o["lo"], o["hi"])}.'
     found = {'agrees': 'and that way wins', 'disagrees': f'and {cell.ranking[0]} is decidedly better than {way}', 'not decided': f'and {way} is among the ways that are not told from the first'}
     return f'The course says {words} ({way}): {agreement(cell)}, {found[agreement(cell)]}.'
 

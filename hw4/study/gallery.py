@@ -20,11 +20,11 @@ from .score_figures import reliability, roc_curves
 # %% ../../nbs/study/05g_gallery.ipynb #73ca10db
 def embed(
     fig: Figure,
-    kind: str = 'svg',  # 'svg' for drawings, 'jpeg' where there are photographs, which weigh a quarter of a PNG
+    kind: str = 'svg',  # 'svg' for drawings, 'jpeg' where there are photographs; thin classes keep their colours in it
 ) -> str:  # a data URL
     "A figure as text that a page can hold"
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=150, bbox_inches='tight', **dict(pil_kwargs=dict(quality=90)) if kind == 'jpeg' else {})
+    fig.savefig(buffer, format=kind, dpi=150, bbox_inches='tight', **dict(pil_kwargs=dict(quality=90, subsampling=0)) if kind == 'jpeg' else {})
     mime = 'svg+xml' if kind == 'svg' else kind
     return f'data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}'
 

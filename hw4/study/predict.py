@@ -64,7 +64,7 @@ def png(
     return to_png(np.asarray(mask.cpu(), dtype=np.uint8))
 
 # %% ../../nbs/study/01b_predict.ipynb #6de60fe3
-# Several sizes and their mirror images: Chen et al. 2017, DeepLab v3, arXiv:1706.05587, section 4.2; theirs go from 0.5 to 1.75
+# Several sizes and their mirror images: Chen et al. 2017, DeepLab v3, arXiv:1706.05587, section 4.2; theirs go from 0.5 to 1.75. `closer` was chosen on portraits, as 03_questions has it
 LOOKS = dict(none=((1., False),), flip=((1., False), (1., True)), scales=tuple(product((.75, 1., 1.25, 1.5), (False, True))),
              closer=tuple(product((1., 1.15, 1.3), (False, True))))
 

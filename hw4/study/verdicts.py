@@ -30,6 +30,7 @@ def say_change(
     "A difference with its interval"
     return f'{delta:+.3f} ({", ".join([f"95 % interval {lo:+.3f} to {hi:+.3f}", *more])})'
 
+# %% ../../nbs/study/03e_verdicts.ipynb #0a7d93fe
 def say_gain(
     o: Paired,
     *more: str,  # as `say_change` has it
