@@ -1096,6 +1096,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'hw4/study/regimes.py'),
                                    'hw4.study.regimes.gain': ('study/regimes.html#gain', 'hw4/study/regimes.py'),
                                    'hw4.study.regimes.gain_counts': ('study/regimes.html#gain_counts', 'hw4/study/regimes.py'),
+                                   'hw4.study.regimes.lead': ('study/regimes.html#lead', 'hw4/study/regimes.py'),
                                    'hw4.study.regimes.losses_picture': ('study/regimes.html#losses_picture', 'hw4/study/regimes.py'),
                                    'hw4.study.regimes.own_rate': ('study/regimes.html#own_rate', 'hw4/study/regimes.py'),
                                    'hw4.study.regimes.pair_table': ('study/regimes.html#pair_table', 'hw4/study/regimes.py'),

@@ -17,6 +17,9 @@ def as_nbdev3(
 
 def nbdev_test():
     "Run the notebooks as tests; the exit code says whether all passed"
+    from hw4.study.extras import need
+    try: need('dev', 'nbdev')
+    except ValueError as e: sys.exit(f'nbdev_test: {e}')
     from fastcore.script import parse_cli
     from nbdev.test import nbdev_test as command
     sys.argv[1:] = as_nbdev3(sys.argv[1:])

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .accuracy import accuracy_of
-from .answers import said_interval, side_rows, told_once
+from .answers import SEEN, said_interval, side_rows, told_once
 from .attributes import known
 from .compare import aligned, compare
 from .figures import SIZE
@@ -43,7 +43,7 @@ def say_mark(
     above = f'{sum(o > mark for o in each)} of {len(each)} seeds are' if len(each) > 1 else f'this run is {"" if each[0] > mark else "not "}'.strip()
     means = f'mean {value:.3f}' if len(each) > 2 else f'accuracy {value:.3f}' + (' of the first' if len(each) > 1 else '')
     where = 'so for other images too it is above' if lo > mark else 'so for other images too it is not above' if hi < mark else 'which holds the mark, so for other images it is not decided'
-    return f'{label}: on these {len(runs[0].predictions):,} images {above} above {mark:.1%} ({", ".join(f"{o:.3f}" for o in each)}); {means}, 95 % interval {lo:.3f} to {hi:.3f}, {where}.'
+    return f'{label}: on these {len(runs[0].predictions):,} images{SEEN[runs[0].spec.tta]}{","*(runs[0].spec.tta != "none")} {above} above {mark:.1%} ({", ".join(f"{o:.3f}" for o in each)}); {means}, 95 % interval {lo:.3f} to {hi:.3f}, {where}.'
 
 # %% ../../nbs/study/05i_better.ipynb #e40d730c
 def say_together(

@@ -6,6 +6,7 @@
 __all__ = ['PACKAGES', 'is_installed', 'commit', 'environment']
 
 # %% ../../nbs/study/00c_environment.ipynb #da1eff85
+import inspect
 import os
 import platform
 import subprocess
@@ -13,7 +14,6 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import hw4
 from ..learn.device import Device
 
 # %% ../../nbs/study/00c_environment.ipynb #52486211
@@ -30,7 +30,7 @@ def is_installed(
 # %% ../../nbs/study/00c_environment.ipynb #b30b13b0
 def commit() -> str|None: # 40 hex digits, with '+' when files were changed since; None: not in a git checkout
     "The commit of the running code"
-    here = Path(hw4.__file__).parent
+    here = Path(inspect.getfile(Device)).parents[1]  # `hw4` itself may be taken for a checkout's folder, when that lies where python is started
     git = lambda *words: subprocess.run(['git', '-C', str(here), *words], capture_output=True, text=True, timeout=10)
     try:
         # an installed hw4 may lie inside somebody else's checkout: only its own top level counts
@@ -48,5 +48,5 @@ def environment(
 ) -> dict:  # ready for JSON
     "Versions, machine, device and code of a run"
     return dict(images=where, path=str(path.resolve()), synthetic=synthetic, device=asdict(device),
-                python=platform.python_version(), hw4=hw4.__version__, commit=commit(), packages={o: version(o) for o in PACKAGES if is_installed(o)},
+                python=platform.python_version(), hw4=version('hw4') if is_installed('hw4') else None, commit=commit(), packages={o: version(o) for o in PACKAGES if is_installed(o)},
                 machine=platform.platform(), cores=os.cpu_count())

@@ -60,7 +60,7 @@ def say_losses(
     said = f'{label}{means}: the validation loss is lowest after epoch {found.lowest} of {found.epochs} ({found.valid_lowest:.3f})'
     if found.lowest == found.epochs: return f'{said}, the last one; {ends}. No sign of overfitting in so many epochs.'
     seeds = 'in every seed' if found.seeds > 1 else 'in this run'
-    if found.risen == found.seeds and found.gap < 0: verdict = f'The validation loss rises after epoch {found.lowest}, {seeds}; the training loss, taken while the net still changes, stays above it, so whether images are learnt by heart is not told by the two.'
+    if found.risen == found.seeds and found.train_end >= found.valid_lowest: verdict = f'The validation loss rises after epoch {found.lowest}, {seeds}; the training loss, taken while the net still changes, never falls below what the validation loss was, so whether images are learnt by heart is not told by the two.'
     elif found.risen == found.seeds: verdict = f'It overfits after epoch {found.lowest}, {seeds}.'
     else: verdict = f'In {found.risen} of {found.seeds} seeds it has risen since, so whether it overfits is not decided.'
     return f'{said} and {found.valid_end:.3f} at the end; {ends}. {verdict}'
@@ -74,7 +74,7 @@ def loss_table(
     rows = pd.DataFrame([{'side': label, 'validation loss lowest': f'{o.valid_lowest:.3f}', 'after epoch': f'{o.lowest} of {o.epochs}', 'at the end': f'{o.valid_end:.3f}',
                           'training loss at the end': f'{o.train_end:.3f}', 'lower by': f'{o.gap:+.3f}', 'risen in': f'{o.risen} of {o.seeds} seeds'} for label, o in each.items()])
     notes = ['Means over the seeds. The training loss is a running mean over varied images while the net still changes, the validation loss is of whole images after the epoch: '
-             'under a heavy augmentation the first can stay above the second. A validation loss that rises again, above the training loss, is overfitting; of one that rises below it the two do not tell.']
+             'under a heavy augmentation the first can stay above the second. Overfitting is a validation loss that rises again while the training loss falls below its lowest value; where the training loss does not, the two do not tell.']
     return dict(title='Losses and overfitting', rows=rows, notes=notes)
 
 # %% ../../nbs/study/04h_overfit.ipynb #a08b341f

@@ -144,7 +144,7 @@ def kept(
     "What an earlier training has left under a name; ValueError if it was another one"
     entry = own_entry(name)
     if entry is None or entry.facts.get('key') == key: return entry
-    raise ValueError(f'there are weights called {name!r}, trained otherwise: {entry.facts["trained_on"]}, seed {entry.facts["seed"]}; give another name, or again')
+    raise ValueError(f'there are weights called {name!r}, trained otherwise: {entry.facts["trained_on"]}, seed {entry.facts["seed"]}; give another name, or train them again in its place (again=True, --again)')
 
 # %% ../../nbs/study/08_pretrain.ipynb #25b57103
 def learn_source(

@@ -214,7 +214,7 @@ def say_replaced(
     if not gone: return
     same = next((new[label] for label, side in old.items() if gone[0] in side and label in new), next(iter(new.values())))
     how = ', '.join(f'{k} {x} before, {y} now' for k, (x, y) in diff(gone[0].spec, same[0].spec).items() if k != 'remap')
-    print(f'{name}: this answer takes the place of an earlier one in the report ({how or "other images or seeds"}); its records stay in the store: '
+    print(f'{name}: this answer takes the place of an earlier one in the report ({how or "other images or seeds"}); its records stay in the store, and asked as before it stands again: '
           f'{", ".join(o.run_id for o in gone)}')
 
 # %% ../../nbs/study/03_questions.ipynb #375390dd

@@ -20,7 +20,7 @@ from ..learn.zoo import NETS
 # %% ../../nbs/study/00_spec.ipynb #50318453
 TASKS = ('classify', 'segment')
 SCHEDULES = ('one_cycle', 'flat_cos', 'constant', 'step', 'cosine')  # fastai's `fit_one_cycle`, `fit_flat_cos`, `fit`; a tenth after each third; one cosine from the highest rate to zero (`fit_sgdr` of one cycle)
-TTAS = ('none', 'flip', 'scales', 'closer')  # what is asked about an image: itself; its mirror image too; both at four sizes; both and their middle, enlarged
+TTAS = dict(classify=('none', 'flip', 'closer'), segment=('none', 'flip', 'scales'))  # what is asked about an image: itself; its mirror image too; both and their middle, enlarged; both at four sizes
 OPTIMISERS = ('adam', 'sgd', 'radam', 'ranger', 'lamb')  # fastai's names, lower case
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 STRIDES = (8, 16, 32)  # FCN-8s, FCN-16s, FCN-32s
@@ -99,8 +99,8 @@ def _validate(
     spec: Spec,
 ):
     "Refuse a spec that names what does not exist, or contradicts itself"
-    for name, allowed in dict(task=TASKS, regime=REGIMES, augment=STRATEGIES, schedule=SCHEDULES, opt=OPTIMISERS, precision=PRECISIONS, tta=TTAS,
-                              bn_stats=('batch', 'running'), loss=LOSSES if spec.task == 'segment' else CLAS_LOSSES).items():
+    for name, allowed in dict(task=TASKS, regime=REGIMES, augment=STRATEGIES, schedule=SCHEDULES, opt=OPTIMISERS, precision=PRECISIONS,
+                              bn_stats=('batch', 'running'), tta=TTAS.get(spec.task, ()), loss=LOSSES if spec.task == 'segment' else CLAS_LOSSES).items():
         _one_of(name, getattr(spec, name), tuple(allowed))
     if (spec.weights is None) != (spec.regime == 'scratch'):
         raise ValueError(f'regime={spec.regime!r} with weights={spec.weights!r}: weights are None for scratch, and only there')
@@ -109,8 +109,6 @@ def _validate(
     if spec.mixup and spec.task == 'segment': raise ValueError(f"mixup={spec.mixup} belongs to task='classify': a pixel of two mixed scenes has no one class. Leave it out")
     if not STRATEGIES[spec.augment].mask_safe and spec.task == 'segment':
         raise ValueError(f'augment={spec.augment!r} is not safe for masks: expected one of {", ".join(o.name for o in STRATEGIES.values() if o.mask_safe)}')
-    if spec.tta == 'scales' and spec.task == 'classify': raise ValueError("tta='scales' belongs to task='segment'; for classification there are tta='flip' and 'closer'")
-    if spec.tta == 'closer' and spec.task == 'segment': raise ValueError("tta='closer' belongs to task='classify', as it leaves out the rim of an image; for masks there are tta='flip' and 'scales'")
     _validate_net(spec)
     _validate_numbers(spec)
 

@@ -18,6 +18,7 @@ from scipy.stats import binomtest
 
 from ..learn.metrics import counted
 from .accuracy import accuracy_of, same_images
+from .answers import SEEN
 from .attributes import say_unknown
 from .build import VARIABLES, remap_of
 from .compare import compare, corrected
@@ -52,7 +53,7 @@ def _alone_classifier(
     hit, (score, lo, hi) = right(runs[0].predictions, runs[0].vocab), accuracy_of(runs)
     one = f' (seed {runs[0].seed} of {len(runs)})' if len(runs) > 1 else ''
     means, kind = (one, 'Wilson') if len(runs) < 3 else (f', mean over {len(runs)} seeds,', 'for other seeds and other images')
-    return f'{label}: accuracy {score:.3f}{means} on {len(hit):,} images (95 % interval {lo:.3f} to {hi:.3f}, {kind}). {say_floor(hit, runs[0].predictions.truth, "the net" + one)}'
+    return f'{label}: accuracy {score:.3f}{means} on {len(hit):,} images{SEEN[runs[0].spec.tta]} (95 % interval {lo:.3f} to {hi:.3f}, {kind}). {say_floor(hit, runs[0].predictions.truth, "the net" + one)}'
 
 # %% ../../nbs/study/05f_statements.ipynb #5aaceaf4
 def _alone_masks(
