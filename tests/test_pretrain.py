@@ -24,6 +24,10 @@ from hw4.data.synth import celeba_twin, scenes_twin
 from hw4.learn.device import best_device
 from hw4.learn.sources import entries
 from hw4.study.pretrain import Task, learn_source, pretrain, pretrain_crops, score_attributes, source_spec, task_learner
+from hw4.study.records import records
+from hw4.study.run import run
+from hw4.study.spec import Spec
+from hw4.study.statements import say_learnt
 
 NET = 'test_resnet'  # timm's own for tests, half a million parameters
 SIZE, CPU = (40, 32), best_device('cpu', 'float32')
@@ -116,6 +120,22 @@ def test_a_source_is_learnt_kept_and_found_again(faces):
     with pytest.raises(TypeError, match='no option is called epoch:'): pretrain(NET, faces, epoch=1)
     with pytest.raises(KeyboardInterrupt): pretrain(NET, faces, name='cut', **HOW | dict(watch=[Stop()]))
     assert [o.name for o in entries()] == ['whole'] and pretrain(NET, faces, name='cut', **HOW).facts['sha256'] == whole.facts['sha256']
+
+
+def test_measuring_on_what_the_weights_have_learnt_from_is_said(faces, tmp_path):
+    "In whole or through the weights that they began with; not of weights that were made without these images"
+    target, _ = drawn(faces, tmp_path/'target')
+    for old, new in (('train', 'other'), ('val', 'train'), ('other', 'val')): (target/old).rename(target/new)  # measured on what is CelebA's for training
+    seen = pretrain(NET, faces, name='seen', **HOW)
+    pretrain(NET, faces, name='onward', weights='seen', **HOW | dict(epochs=1, seed=1))
+    pretrain(NET, faces, name='clean', leave_out=[target], **HOW | dict(epochs=1))
+    assert len(seen.facts['learnt_from']) == seen.facts['n']
+    spec = Spec('classify', 'portraits', NET, SIZE, weights='seen', epochs=1, bs=4)
+    said = {o: say_learnt(run(replace(spec, weights=o), path=target, store=tmp_path/'runs', device=CPU, watch=False)) for o in ('seen', 'onward', 'clean')}
+    assert said['clean'] is None and said['seen'].startswith('CAREFUL: 7 of the 8 validation images')  # one was saved anew
+    assert said['onward'].replace('onward', 'seen') == said['seen']
+    pretrain(NET, faces, name='seen', seed=2, again=True, **HOW)  # other weights under the name say nothing of those
+    assert [say_learnt(o) for o in records(tmp_path/'runs') if o.spec.weights == 'seen'] == [None]
 
 
 class Stop(Callback):

@@ -23,7 +23,7 @@ from .gallery import embed
 from .ladder import ladder_sentences, ladder_tables
 from .questions import Question
 from .regimes import augmentation_compared, regimes_compared
-from .statements import statements
+from .statements import say_flattered, statements
 from .verdicts import Comparison, say_beyond, say_change, say_gain, say_p
 from .where import band_share, class_rows, small_classes, where, where_rows
 
@@ -207,4 +207,4 @@ def say_answer(
 ) -> list[str]:  # sentences
     "The answer of a question or a discussion as a terminal shows it"
     found = discussed(asked.name, sides)
-    return found['statements'] if found else statements(sides)
+    return [*(found['statements'] if found else statements(sides)), *say_flattered(o for runs in sides.values() for o in runs)]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'Task', 'source_spec', 'task_learner', 'score_attributes', 'score_classes', 'measured', 'task_key', 'kept',
-           'learn_source', 'options', 'pretrain', 'pretrain_crops', 'pretrain_classes', 'say_source']
+           'learnt_from', 'learn_source', 'options', 'pretrain', 'pretrain_crops', 'pretrain_classes', 'say_source']
 
 # %% ../../nbs/study/08_pretrain.ipynb #baeeae06
 import hashlib
@@ -146,6 +146,15 @@ def kept(
     if entry is None or entry.facts.get('key') == key: return entry
     raise ValueError(f'there are weights called {name!r}, trained otherwise: {entry.facts["trained_on"]}, seed {entry.facts["seed"]}; give another name, or train them again in its place (again=True, --again)')
 
+# %% ../../nbs/study/08_pretrain.ipynb #4b7fe21c
+def learnt_from(
+    task: Task,
+    spec: Spec,
+) -> list[str]:  # 16 hex digits each, in order
+    "Content hashes of the images that weights learn from, with those that the weights they begin with had learnt from"
+    start = own_entry(spec.weights) if spec.weights else None
+    return sorted({*hash_files(task.layout.of('train').paths()), *(start.facts.get('learnt_from', ()) if start else ())})
+
 # %% ../../nbs/study/08_pretrain.ipynb #25b57103
 def learn_source(
     task: Task,
@@ -165,7 +174,7 @@ def learn_source(
         checkpoint, learn = Checkpoint(file), task_learner(task, spec, seed=seed, device=device)
         start, history = learn.model.weights, fit_aloud(learn, spec, seed=seed, checkpoint=checkpoint, watch=watch)
         means, table = measured(learn, task)
-        facts = _facts(task, learn) | dict(arch=spec.arch, seed=seed, key=key, metrics=means, each=_rows(table), history=_rows(history),
+        facts = _facts(task, learn) | dict(learnt_from=learnt_from(task, spec), arch=spec.arch, seed=seed, key=key, metrics=means, each=_rows(table), history=_rows(history),
                                            start=start and dict(name=start.name, source=start.source, sha256=start.sha256), spec=spec.to_dict(), seconds=round(checkpoint.took, 1),
                                            environment=environment(device, task.words, path=Path(task.where or task.layout.root), synthetic=_painted(task)))
         return save_entry(name, learn.model.body.state_dict(), facts, again=again)

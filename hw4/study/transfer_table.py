@@ -20,6 +20,7 @@ from .cells import Cell, cell_rows, cells_of, long_rows, say_cells
 from .classes import class_size, open_classes
 from .folders import check_files, dataset_name
 from .spec import Spec
+from .statements import say_flattered
 from .terminal import clock, show_table, whole_size
 from .transfer import RECIPE, ask_table, need_sources, parse_sources, plan_table, table_question
 from .transfer_figure import decision_figure
@@ -105,5 +106,5 @@ def transfer_table(
     runs = ask_table(asked, layout, watch=watch, **how)
     cells = cells_of(asked, runs)
     show_table(cell_rows(cells))
-    print('', *say_cells(cells), '', *write_table(cells, asked.name, out), '`hw4 report` shows it as a section', sep='\n')
+    print('', *say_cells(cells), *say_flattered(o for side in runs.values() for o in side), '', *write_table(cells, asked.name, out), '`hw4 report` shows it as a section', sep='\n')
     return runs
