@@ -1190,6 +1190,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                              'hw4/study/statements.py'),
                                       'hw4.study.statements._as_compared': ( 'study/statements.html#_as_compared',
                                                                              'hw4/study/statements.py'),
+                                      'hw4.study.statements._measured_of': ( 'study/statements.html#_measured_of',
+                                                                             'hw4/study/statements.py'),
                                       'hw4.study.statements._of_masks': ('study/statements.html#_of_masks', 'hw4/study/statements.py'),
                                       'hw4.study.statements._once': ('study/statements.html#_once', 'hw4/study/statements.py'),
                                       'hw4.study.statements.as_python': ('study/statements.html#as_python', 'hw4/study/statements.py'),

@@ -110,10 +110,10 @@ def say_alike(
 def lead(
     found: list[Comparison],  # of two classifiers each
     alike: str,  # of `say_alike`, or ''
-) -> list[str]:  # a sentence, or several as one where the sides differ in more than is asked
+) -> str:  # a sentence, and a second one where the sides differ in more than is asked
     "What is said first, and stands alone at a glance: which sides are better, and whether that can be laid to what is asked"
     pairs = '; '.join(map(say_pair, found))
-    return [' '.join([f'{pairs[0].upper()}{pairs[1:]}.', *[alike]*alike.startswith('CAREFUL')])]
+    return f'{pairs[0].upper()}{pairs[1:]}.' + f' {alike}'*alike.startswith('CAREFUL')
 
 # %% ../../nbs/study/05h_regimes.ipynb #d4607319
 def regimes_compared(
@@ -123,7 +123,7 @@ def regimes_compared(
     found, measured = compare_all(sides), {label: accuracy_of(runs) for label, runs in sides.items()}
     order = sorted(sides, key=lambda o: -measured[o][0])
     alike = say_alike(found, ('regime', 'weights', 'spread'))
-    said = [*lead(found, alike), 'Accuracy with 95 % interval: ' + ', '.join(f'{o} {said_interval(*measured[o])}' for o in order) + '.',
+    said = [lead(found, alike), 'Accuracy with 95 % interval: ' + ', '.join(f'{o} {said_interval(*measured[o])}' for o in order) + '.',
             *(say_losses(label, losses(runs)) for label, runs in sides.items()), say_costs(sides), say_weights(sides), *say_reach(found), alike]
     same, rows = told_once(side_rows(sides))
     return dict(same=same, rows=rows, statements=said, tables=[pair_table(found), loss_table(sides)], pictures=[losses_picture(sides), *_flips(found, sides)])
@@ -215,7 +215,7 @@ def augmentation_compared(
     changed = [o for o in found if o.b in pairs.values()]
     both = difference_of_gains(sides, pairs) if len(changed) == 2 else None
     shares, alike = share_table(sides), say_alike(changed, ('augment',)) if changed else ''
-    said = [*lead(found, alike), *([] if both is None else [say_difference(both, list(pairs))]), *_lacks(sides, pairs), *unfair, say_shares(shares),
+    said = [lead(found, alike), *([] if both is None else [say_difference(both, list(pairs))]), *_lacks(sides, pairs), *unfair, say_shares(shares),
             *(say_losses(label, losses(runs)) for label, runs in sides.items()), say_costs(sides), say_weights(sides), *say_reach(found), *[alike]*bool(alike)]
     same, rows = told_once(side_rows(sides))
     return dict(same=same, rows=rows, statements=said, tables=[pair_table(found), shares, loss_table(sides)], pictures=[losses_picture(sides), *_gained(changed, both), *_flips(found, sides)])

@@ -95,15 +95,22 @@ def _as_compared(
     if sides[x][0].spec.task == 'classify' or nx == ny: return x, y
     return (f'{x} (merged)', y) if nx > ny else (x, f'{y} (merged)')
 
+# %% ../../nbs/study/05f_statements.ipynb #2d8f61aa
+def _measured_of(
+    record: Record,
+    seen: Iterable[str],  # content hashes of images, 16 hex digits each
+) -> str|None:  # such as '7 of the 8 validation images are'; None: none is
+    "How many of the validation images are among some others, in words"
+    valid, seen = record.fingerprint[record.spec.valid]['files'].values(), set(seen)
+    n = sum(o in seen for o in valid)
+    return f'{n:,} of the {len(valid):,} validation images {"is" if n == 1 else "are"}' if n else None
+
 # %% ../../nbs/study/05f_statements.ipynb #a120482e
 def say_twice(
     record: Record,
 ) -> str|None:  # None: no image is in both
     "How many validation images are among the training images"
-    train, valid = (record.fingerprint[o]['files'].values() for o in ('train', record.spec.valid))
-    seen = set(train)
-    twice = sum(o in seen for o in valid)
-    if twice: return f'{twice:,} of the {len(valid):,} validation images {"is" if twice == 1 else "are"} also in the training set, by content: the numbers flatter.'
+    if twice := _measured_of(record, record.fingerprint['train']['files'].values()): return f'{twice} also in the training set, by content: the numbers flatter.'
 
 # %% ../../nbs/study/05f_statements.ipynb #e83a5d60
 def say_learnt(
@@ -112,10 +119,8 @@ def say_learnt(
     "How many validation images the weights of one's own have learnt from, before this run began"
     entry, used = own_entry(record.spec.weights or ''), record.stored['resolved']['weights']
     if entry is None or entry.facts['sha256'] != used['sha256']: return None
-    valid, seen = record.fingerprint[record.spec.valid]['files'].values(), set(entry.facts.get('learnt_from', ()))
-    known = sum(o in seen for o in valid)
-    if known: return (f'CAREFUL: {known:,} of the {len(valid):,} validation images {"is" if known == 1 else "are"} among those that the weights {entry.name} were made from, by content: '
-                      'the numbers flatter. `hw4 pretrain` with `--leave-out` and their folder makes weights that have not seen them.')
+    if known := _measured_of(record, entry.facts.get('learnt_from', ())):
+        return (f'CAREFUL: {known} among those that the weights {entry.name} were made from, by content: the numbers flatter. `hw4 pretrain` with `--leave-out` and their folder makes weights that have not seen them.')
 
 # %% ../../nbs/study/05f_statements.ipynb #e7dea8c5
 def in_words(
@@ -170,7 +175,7 @@ def _once(
 def say_flattered(
     runs: Iterable,  # `Record`
 ) -> list[str]:  # sentences, each once
-    "Which images are measured on although they, or the weights, had them to learn from"
+    "Which images are measured on although a run, or its weights, had them to learn from"
     return _once(say(o) for o in runs for say in (say_twice, say_learnt))
 
 # %% ../../nbs/study/05f_statements.ipynb #530e3809
