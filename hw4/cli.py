@@ -90,6 +90,7 @@ def run(
     if mine: return whole_study(own, report=out or 'report.html', watch=watch, **how)
     if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
+    if (weights or '').lower() == 'none': raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     chosen = named(questions)
     if several:
         for o in chosen: compare_strategies(o, several, path=dict(portraits=portraits, scenes=scenes)[o.dataset], watch=watch, **how | dict(augment=None))

@@ -28,7 +28,7 @@ def plan(
     again: bool = False,  # count what the store has as still to be run
     device: Device|None = None,  # None: the best one here
     **changes, # fields of `Spec` to replace on every side
-) -> pd.DataFrame:  # a row a run: question, side, run (in words), augment, epochs, images, twice (images in both splits), seed, name, seconds (0: the store has it)
+) -> pd.DataFrame:  # a row a run: question, side, run (in words), augment, epochs (of the head alone among them), images, twice (images in both splits), seed, name, seconds (0: the store has it)
     "What `ask` would do; runs of one name are one run, which several questions share"
     if seeds < 1: raise ValueError(f'seeds={seeds}: at least one run a side is needed')
     rows = []
@@ -40,7 +40,7 @@ def plan(
         names = [run_name(spec, s, marks) for s in range(seeds)]
         todo = [o for o in names if again or not is_stored(o, store)]
         seconds = estimate(spec, n_train, n_valid, device or best_device(precision=spec.precision)) if todo else 0
-        rows += [dict(question=question(name).name, side=label, run=title(spec), augment=spec.augment, epochs=spec.epochs, images=f'{n_train}+{n_valid}',
+        rows += [dict(question=question(name).name, side=label, run=title(spec), augment=spec.augment, epochs=spec.freeze_epochs + spec.epochs, images=f'{n_train}+{n_valid}',
                       twice=twice, seed=s, name=o, seconds=seconds if o in todo else 0) for s, o in enumerate(names)]
     return pd.DataFrame(rows)
 

@@ -110,9 +110,11 @@ def say_left_out(
 def sections(
     store: Path|str|None = None,  # folder of records; None: `store_path()`
     attributes: Path|str|None = None,  # as `attributes.known` has it
+    *,
+    only: str|None = None,  # name of a question that the store answers; None: all it can answer
 ) -> list[dict]:  # one a question, in the order of `QUESTIONS`; a discussion that lacks a part is left out, and that is said
-    "Everything the store can answer"
-    found = answers(store)
+    "What the store answers, ready for a page"
+    found = {k: v for k, v in answers(store).items() if only in (None, k)}
     if not found: raise ValueError(f'{store_path(store).resolve()} answers no question yet: `hw4 run q1-6` asks one')
     if attributes is not None: attribute_table(attributes)  # what cannot be read is an error before anything is drawn
     for name, lacks in waiting(found).items(): print(say_left_out(name, lacks, found))

@@ -14,7 +14,7 @@ from .classes import open_classes, regime_question
 from .folders import check_files, command_of, dataset_name, open_pair, stride_question
 from .plan import plan
 from .questions import Question, answer_table, ask
-from .report import check_out, write_report
+from .report import check_out, sections, write_report
 from .statements import OPTIONS, statements
 from .terminal import clock, show_plan, show_table
 
@@ -93,5 +93,5 @@ def whole_study(
     given, changes = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in (*OPTIONS, 'seeds')}
     layout, asked = (classes_asked if set(given) == {'images'} else pair_asked)(given, changes)
     runs = ask_aloud(asked, path=layout, watch=watch, **how)
-    if runs: print(f'\nreport: {write_report(how.get("store"), report).resolve()}')
+    if runs: print(f'\nreport: {write_report(out=report, found=sections(how.get("store"), only=asked.name)).resolve()}; `hw4 report` makes a page of all that the store answers')
     return runs
