@@ -59,6 +59,7 @@ def run(
     mixup: Annotated[Optional[float], typer.Option(help='Mix training images in pairs, with this alpha, such as 0.2; 0: do not')] = None,
     ema: Annotated[Optional[float], typer.Option(help='End with a moving mean of the weights that keeps this share a step, such as 0.99; 0: with the last weights')] = None,
     tta: Annotated[Optional[str], typer.Option(help='Looks at each image that is measured: none (one), flip (its mirror image too); of masks also scales, of classes also closer')] = None,
+    zoom: Annotated[Optional[list[float]], typer.Option(min=1, help='How many times enlarged the net sees each image, its middle alone (default: the whole image); several, e.g. --zoom 1 --zoom 1.4: it sees each, features side by side')] = None,
     valid: Annotated[Optional[str], typer.Option(help="What is measured: a split, or drive:0001TP for that drive, left out of the training images (default: val)")] = None,
     out: Annotated[Optional[Path], typer.Option(help='With images of your own: the page to write (default: report.html)')] = None,
     device: DeviceName = 'auto',
@@ -83,7 +84,7 @@ def run(
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
     how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, net=net, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision='float32' if plain else precision,
-               freeze_epochs=freeze_epochs, lr=lr, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta, augment=augment[0] if augment and len(augment) == 1 else None)
+               freeze_epochs=freeze_epochs, lr=lr, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta, zoom=tuple(zoom) if zoom else None, augment=augment[0] if augment and len(augment) == 1 else None)
     several, watch = augment if augment and len(augment) > 1 else None, None if dry_run else watchers(tensorboard)
     if mine and several: raise ValueError(f'--augment {" --augment ".join(several)} with folders of your own: give one; strategies are compared on a question')
     if mine and net: raise ValueError(f'--net {net} with folders of your own: what is asked of masks there is what the skips of an FCN bring; ask a question, such as hw4 run q2-3 --net {net}')

@@ -23,6 +23,7 @@ from hw4.data.images import image_dls
 from hw4.data.synth import celeba_twin, scenes_twin
 from hw4.learn.device import best_device
 from hw4.learn.sources import entries
+from hw4.learn.transfer import clas_learner
 from hw4.study.pretrain import Task, learn_source, pretrain, pretrain_crops, score_attributes, source_spec, task_learner
 from hw4.study.records import records
 from hw4.study.run import run
@@ -161,16 +162,23 @@ def test_a_source_starts_from_another(faces):
     assert second.facts['start']['sha256'] == first.facts['sha256'] and second.facts['spec']['regime'] == 'fine_tune'
 
 
+def test_a_source_that_looks_closer_fits_a_net_that_does_not(faces):
+    "What is kept are the weights of the arch; how the images were looked at stands in the record"
+    near = pretrain(NET, faces, name='closer', zoom=(1.5,), **HOW)
+    assert near.facts['spec']['zoom'] == [1.5] and near.facts['key'] != pretrain(NET, faces, name='whole', **HOW).facts['key']
+    assert clas_learner(image_dls(portraits(faces, n_train=4, n_val=1), size=SIZE, bs=4, device='cpu'), NET, weights='closer', device=CPU).model.weights.name == 'closer'
+
+
 def test_the_command_as_it_is_typed(faces, tmp_path):
     "Lists after one option; then the weights are listed, and a question starts from them"
     target, _ = drawn(faces, tmp_path/'target')
     words = ['pretrain', '--arch', NET, '--portraits', faces, '--attributes', 'all-but', 'Heavy_Makeup', 'Wearing_Lipstick', '--leave-out', target,
-             '--size', '40x32', '--epochs', '1', '--name', 'near', '--device', 'cpu']
+             '--size', '40x32', '--epochs', '1', '--zoom', '1.2', '--name', 'near', '--device', 'cpu']
     said = CliRunner().invoke(start, [str(o) for o in words], catch_exceptions=False).output
     assert f'10 of the 10 images of {target} are left out' in said and f'Use it: --arch {NET} --weights near' in said
     assert 'near' in CliRunner().invoke(start, ['weights', '--arch', NET]).output
     env = os.environ | dict(HW4_STORE=str(tmp_path/'runs'), OMP_NUM_THREADS='1')
-    run = ['run', 'q1-5', '--arch', NET, '--weights', 'near', '--portraits', str(target), '--epochs', '1', '--size', '40x32', '--device', 'cpu']
+    run = ['run', 'q1-5', '--arch', NET, '--weights', 'near', '--portraits', str(target), '--epochs', '1', '--size', '40x32', '--zoom', '1', '--zoom', '1.2', '--device', 'cpu']
     done = subprocess.run([sys.executable, '-c', 'from hw4.cli import main; main()', *run], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "near" in done.stdout

@@ -13,7 +13,7 @@ from hw4.learn.transfer import FROZEN, REGIMES
 from hw4.study.build import build_dls, build_learner
 from hw4.study.checkpoint import Checkpoint
 from hw4.study.questions import regime
-from hw4.study.run import run
+from hw4.study.run import evaluate, run
 from hw4.study.spec import OPTIMISERS, SCHEDULES, Spec
 from hw4.study.train import keeps_features, train
 from tests.killed import PLAIN, ends_as_unbroken
@@ -150,3 +150,21 @@ def test_new_words_leave_old_digests_as_they_were():
     old = Spec('classify', 'portraits', 'alexnet', (224, 224))
     assert old.digest == 'edd9c01098b4' and 'mixup' in old.to_dict()
     assert replace(old, mixup=.2).digest != old.digest
+    assert replace(old, zoom=[1, 2]).zoom == (1., 2.) and len({old.digest, *(replace(old, zoom=o).digest for o in ((1,), (2,), (1, 2)))}) == 4
+
+
+def test_a_net_that_looks_several_times(spec, faces, tmp_path):
+    "It starts from the same weights, is read back as it was, and its head is trained on kept features as on images"
+    several = replace(of(spec, 'feature_extract'), zoom=(1., 1.5))
+    records = [run(several, path=faces, store=tmp_path/str(once), device=replace(PLAIN, features_once=once), watch=False) for once in (True, False)]
+    pairs = [np.stack(o.predictions.logits) for o in records]
+    np.testing.assert_allclose(*pairs, rtol=1e-4, atol=1e-5)
+    other = evaluate(records[0], faces, device=PLAIN)
+    np.testing.assert_allclose(np.stack(other.logits), pairs[0], rtol=1e-4, atol=1e-5)
+    once = run(of(spec, 'feature_extract'), path=faces, store=tmp_path/'once', device=PLAIN, watch=False)
+    assert records[0].model().head.in_features == 2*once.model().head.in_features
+    for k, v in once.model().body.state_dict().items(): assert torch.equal(v, records[0].model().body.body.state_dict()[k])
+
+
+def test_a_killed_run_that_looks_several_times_goes_on(spec, faces, tmp_path):
+    ends_as_unbroken(replace(spec, zoom=(1., 1.5), freeze_epochs=1, epochs=1), 1, path=faces, tmp_path=tmp_path)

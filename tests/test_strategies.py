@@ -28,8 +28,8 @@ def faces(tmp_path_factory): return portraits_twin(tmp_path_factory.mktemp('face
 
 
 def test_every_option_of_a_recipe_is_recorded_and_asked_again(faces, tmp_path):
-    given = dict(augment='stronger', freeze_epochs=1, lr=.02, schedule='cosine', opt='sgd', loss='smooth', mixup=.3, ema=.9, tta='flip')
-    words = [o for k, v in given.items() for o in (f'--{k.replace("_", "-")}', v)]
+    given = dict(augment='stronger', freeze_epochs=1, lr=.02, schedule='cosine', opt='sgd', loss='smooth', mixup=.3, ema=.9, tta='flip', zoom=(1., 1.4))
+    words = [o for k, v in given.items() for each in (v if k == 'zoom' else [v]) for o in (f'--{k.replace("_", "-")}', each)]
     place = ['--portraits', faces, '--store', tmp_path]
     hw4('run', 'q1-3', *SMALL, *words, *place)
     record, = records(tmp_path)
@@ -42,7 +42,7 @@ def test_every_option_of_a_recipe_is_recorded_and_asked_again(faces, tmp_path):
 
 @pytest.mark.parametrize('words, says', [
     (['q1-3', '--schedule', 'linear'], "'cosine'"), (['q1-3', '--loss', 'ohem'], "expected one of 'cross_entropy', 'smooth'"),
-    (['q2-1', '--mixup', '0.2'], 'Leave it out'), (['q2-1', '--augment', 'whole_face'], 'not safe for masks'),
+    (['q2-1', '--mixup', '0.2'], 'Leave it out'), (['q2-1', '--zoom', '2'], 'a mask is of the whole image'), (['q1-3', '--zoom', '9'], 'to 8'), (['q2-1', '--augment', 'whole_face'], 'not safe for masks'),
     (['q1-1', '--freeze-epochs', '1'], 'it is frozen throughout'), (['q1-3', '--augment', 'heavy', '--augment', 'heavy'], 'each once'),
     (['q2-1', '--augment', 'scene', '--augment', 'none'], 'on a question with one, such as q2-best'),
 ])

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
+from fastai.data.transforms import get_c
 from fastai.learner import Learner
+from fastai.metrics import accuracy
 from fastai.optimizer import SGD, Adam, Lamb, RAdam, ranger
 from torch import nn
 
@@ -32,7 +34,8 @@ from ..learn.backbones import backbone
 from ..learn.fused import adam, sgd
 from ..learn.metrics import seg_metrics
 from ..learn.rare import seg_loss
-from ..learn.transfer import CLAS_LOSSES, Classifier, clas_learner
+from ..learn.transfer import CLAS_LOSSES, Classifier, make_learner
+from ..learn.zoom import zoomed
 from ..learn.zoo import Zoo, zoo_learner
 from .spec import Spec
 
@@ -149,7 +152,7 @@ def build_model(
     weights: str|None = None,  # a weights entry; None: random, to be overwritten by a record's own tensors, or only timed
 ) -> nn.Module:  # images (bs, 3, h, w) float 0-1 -> logits
     "The net of a spec without its data, for timing, prediction and reading records back"
-    if spec.task == 'classify': return Classifier(backbone(spec.arch, weights), n_out)
+    if spec.task == 'classify': return Classifier(zoomed(backbone(spec.arch, weights), spec.zoom), n_out)
     if spec.net != 'fcn': return Zoo(backbone(spec.arch, weights), n_out, net=spec.net)
     return FCN(backbone(spec.arch, weights, maps=True), n_out, stride=spec.stride, upsampling=spec.upsampling, scaled=spec.scaled)
 
@@ -164,9 +167,9 @@ def build_learner(
     "The learner of a spec, ready to be fitted"
     device = device or best_device(precision=spec.precision)
     opt_func = (OPT_FUNCS | (FUSED if device.fused else {}))[spec.opt]
-    shared = dict(regime=spec.regime, weights=spec.weights, bn_stats=spec.bn_stats, opt_func=opt_func, wd=spec.wd, device=device)
-    if spec.task == 'classify': return clas_learner(dls, spec.arch, loss_func=CLAS_LOSSES[spec.loss](), **shared)
+    shared = dict(regime=spec.regime, bn_stats=spec.bn_stats, opt_func=opt_func, wd=spec.wd, device=device)
+    if spec.task == 'classify': return make_learner(dls, build_model(spec, get_c(dls), spec.weights), loss_func=CLAS_LOSSES[spec.loss](), metrics=accuracy, **shared)
     loss = seg_loss(spec.loss, dls, weight=torch.tensor([class_weights[o] for o in dls.vocab]) if class_weights else None)
-    shared |= dict(loss_func=loss, metrics=seg_metrics(dls.vocab, per_class=False))
+    shared |= dict(weights=spec.weights, loss_func=loss, metrics=seg_metrics(dls.vocab, per_class=False))
     if spec.net != 'fcn': return zoo_learner(dls, spec.net, spec.arch, **shared)
     return fcn_learner(dls, spec.arch, stride=spec.stride, upsampling=spec.upsampling, scaled=spec.scaled, **shared)

@@ -97,7 +97,7 @@ def open_pair(
 # %% ../../nbs/study/03f_folders.ipynb #d05a2b8c
 def command_of(
     folders: dict,  # portraits or scenes; or images, perhaps masks and codes, and more of what `open_pair` takes
-    changes: dict,  # options of `hw4 run`, such as arch, epochs, size, seeds; None: not given; a list: given several times
+    changes: dict,  # options of `hw4 run`, such as arch, epochs, size, seeds; None: not given; a list, or zooms: given several times
     *,
     questions: tuple[str, ...] = (),  # names of questions; empty: it is asked of the folders
 ) -> str:  # a command
@@ -105,7 +105,7 @@ def command_of(
     size, at = changes.get('size'), lambda k, v: v if k in ('suffix', 'void_id') else Path(v).resolve()
     given = {**{k: at(k, v) for k, v in folders.items() if v is not None}, **{k: v for k, v in changes.items() if v is not None},
              **({'size': f'{size[0]}x{size[1]}'} if isinstance(size, tuple) else {})}
-    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if isinstance(v, list) else [v])]
+    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if isinstance(v, (list, tuple)) else [v])]
     return ' '.join(['hw4 run', *questions, *(f'--{k} {shlex.quote(str(v))}' for k, v in each)])
 
 # %% ../../nbs/study/03f_folders.ipynb #8e8131d3

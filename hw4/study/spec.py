@@ -61,6 +61,7 @@ class Spec:
     upsampling: str = 'bilinear'  # FCN: between the maps, or 'learned' from there
     scaled: bool = False        # FCN: whether finer maps are shrunk before they are scored
     mixup: float = 0.           # classify: training images are mixed in pairs, in shares from Beta(mixup, mixup); 0: not mixed
+    zoom: tuple|None = None     # classify: how many times enlarged the net sees each image, its middle alone; of several, the features side by side; None: the whole image
 
     def __post_init__(self):
         # one form for equal specs: JSON gives lists, a user types lr=1
@@ -69,6 +70,7 @@ class Spec:
         if self.spread is None: fix('spread', SPREADS.get(self.regime))
         for name in ('lr', 'spread', 'wd', 'ema', 'mixup'): fix(name, None if getattr(self, name) is None else float(getattr(self, name)))
         if self.weights is not None: fix('weights', str(self.weights))
+        if self.zoom is not None: fix('zoom', tuple(map(float, self.zoom)))
         _validate(self)
 
     def __hash__(self): return hash(self.digest)
@@ -106,6 +108,7 @@ def _validate(
         raise ValueError(f'regime={spec.regime!r} with weights={spec.weights!r}: weights are None for scratch, and only there')
     if spec.freeze_epochs and spec.regime == 'feature_extract':
         raise ValueError(f'freeze_epochs={spec.freeze_epochs} with regime="feature_extract": it is frozen throughout, say epochs alone')
+    if spec.zoom and spec.task == 'segment': raise ValueError(f"zoom={spec.zoom} belongs to task='classify': a mask is of the whole image. Leave it out")
     if spec.mixup and spec.task == 'segment': raise ValueError(f"mixup={spec.mixup} belongs to task='classify': a pixel of two mixed scenes has no one class. Leave it out")
     if not STRATEGIES[spec.augment].mask_safe and spec.task == 'segment':
         raise ValueError(f'augment={spec.augment!r} is not safe for masks: expected one of {", ".join(o.name for o in STRATEGIES.values() if o.mask_safe)}')
@@ -134,6 +137,7 @@ def _validate_numbers(
     if not 0 <= spec.mixup < 100: raise ValueError(f'mixup={spec.mixup!r}: expected 0 (nothing is mixed) or a small number above it, such as 0.2')
     if spec.mixup and spec.bs < 2: raise ValueError(f'mixup={spec.mixup} with bs={spec.bs}: a batch of one image has nothing to be mixed with')
     if not 0 <= spec.ema < 1: raise ValueError(f'ema={spec.ema!r}: expected a share from 0 (no mean) to below 1, such as 0.99')
+    if spec.zoom is not None and not (spec.zoom and 1 <= min(spec.zoom) and max(spec.zoom) <= 8): raise ValueError(f'zoom={spec.zoom!r}: expected one number or several, each from 1 (the whole image) to 8')
     if spec.views is not None and spec.augment == 'none': raise ValueError(f"views={spec.views} with augment='none': there is one view, leave views out")
     if spec.views is not None and (spec.views != int(spec.views) or spec.views < 1):
         raise ValueError(f'views={spec.views!r}: expected a whole number above 0, or None for a new one each epoch')

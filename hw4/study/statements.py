@@ -127,7 +127,7 @@ def in_words(
     value: object,  # of a field of a spec
 ) -> str:
     "A field of a spec, short enough for a sentence"
-    if isinstance(value, tuple): return 'x'.join(map(str, value))
+    if isinstance(value, tuple): return 'x'.join(map(str, value)) if isinstance(value[0], int) else ' and '.join(f'{o:g}' for o in value)  # a size; zooms
     if isinstance(value, dict): return f'{len(value["target"]["names"])} classes'  # of a remap
     return 'none' if value is None else str(value)
 
@@ -198,7 +198,7 @@ def _of_masks(
     return notes
 
 # %% ../../nbs/study/05f_statements.ipynb #a35b1285
-OPTIONS = ('arch', 'net', 'epochs', 'size', 'weights', 'views', 'precision', 'valid', 'augment', 'freeze_epochs', 'lr', 'schedule', 'opt', 'loss', 'mixup', 'ema', 'tta')  # of `hw4 run`, fields of a spec
+OPTIONS = ('arch', 'net', 'epochs', 'size', 'weights', 'views', 'precision', 'valid', 'augment', 'freeze_epochs', 'lr', 'schedule', 'opt', 'loss', 'mixup', 'ema', 'tta', 'zoom')  # of `hw4 run`, fields of a spec
 
 # %% ../../nbs/study/05f_statements.ipynb #c4935b00
 def as_python(
@@ -231,8 +231,9 @@ def rerun(
     more = dict(seeds=seeds) if seeds > 1 else {}
     unset = f'env -u {VARIABLES[spec.dataset]} ' * env['synthetic']  # it would name real images
     if set(changed) - set(OPTIONS): return unset + as_python(asked.name, changed | ({} if env['synthetic'] else dict(path=env['path'])) | more)
-    given = {o: in_words(changed[o]) for o in OPTIONS if o in changed} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
-    return unset + ' '.join(['hw4 run', asked.name, *(f'--{k.replace("_", "-")} {shlex.quote(str(v))}' for k, v in given.items())])
+    given = {o: changed[o] if o == 'zoom' else in_words(changed[o]) for o in OPTIONS if o in changed} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
+    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if k == 'zoom' else [v])]
+    return unset + ' '.join(['hw4 run', asked.name, *(f'--{k} {shlex.quote(str(v))}' for k, v in each)])
 
 # %% ../../nbs/study/05f_statements.ipynb #5354a7c0
 def rerun_all(
