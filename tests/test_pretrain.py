@@ -21,12 +21,13 @@ from hw4.data.codes import CAMVID, identity
 from hw4.data.crops import write_pieces
 from hw4.data.images import image_dls
 from hw4.data.synth import celeba_twin, scenes_twin
+from hw4.learn.backbones import backbone
 from hw4.learn.device import best_device
 from hw4.learn.sources import entries
 from hw4.learn.transfer import clas_learner
 from hw4.study.pretrain import Task, learn_source, pretrain, pretrain_crops, score_attributes, source_spec, task_learner
 from hw4.study.records import records
-from hw4.study.run import run
+from hw4.study.run import evaluate, run
 from hw4.study.spec import Spec
 from hw4.study.statements import say_learnt
 
@@ -132,11 +133,12 @@ def test_measuring_on_what_the_weights_have_learnt_from_is_said(faces, tmp_path)
     pretrain(NET, faces, name='clean', leave_out=[target], **HOW | dict(epochs=1))
     assert len(seen.facts['learnt_from']) == seen.facts['n']
     spec = Spec('classify', 'portraits', NET, SIZE, weights='seen', epochs=1, bs=4)
-    said = {o: say_learnt(run(replace(spec, weights=o), path=target, store=tmp_path/'runs', device=CPU, watch=False)) for o in ('seen', 'onward', 'clean')}
+    said = {o: say_learnt(run(replace(spec, weights=o), path=target, store=tmp_path/'runs', device=CPU, watch=False)) for o in ('seen', 'onward', 'clean', 'clean+seen')}
     assert said['clean'] is None and said['seen'].startswith('CAREFUL: 7 of the 8 validation images')  # one was saved anew
     assert said['onward'].replace('onward', 'seen') == said['seen']
+    assert said['clean+seen'].replace('clean+seen', 'seen') == said['seen']
     pretrain(NET, faces, name='seen', seed=2, again=True, **HOW)  # other weights under the name say nothing of those
-    assert [say_learnt(o) for o in records(tmp_path/'runs') if o.spec.weights == 'seen'] == [None]
+    assert [say_learnt(o) for o in records(tmp_path/'runs') if 'seen' in o.spec.weights] == [None]*2
 
 
 class Stop(Callback):
@@ -167,6 +169,26 @@ def test_a_source_that_looks_closer_fits_a_net_that_does_not(faces):
     near = pretrain(NET, faces, name='closer', zoom=(1.5,), **HOW)
     assert near.facts['spec']['zoom'] == [1.5] and near.facts['key'] != pretrain(NET, faces, name='whole', **HOW).facts['key']
     assert clas_learner(image_dls(portraits(faces, n_train=4, n_val=1), size=SIZE, bs=4, device='cpu'), NET, weights='closer', device=CPU).model.weights.name == 'closer'
+
+
+def test_two_nets_side_by_side(faces, tmp_path):
+    "Begun from two sources they are one run, which is read back, measured elsewhere, and found again as long as both sources are what they were"
+    target, _ = drawn(faces, tmp_path/'target')
+    for i, name in enumerate(('near', 'far')): pretrain(NET, faces, name=name, seed=i, leave_out=[target], **HOW | dict(epochs=1))
+    spec = Spec('classify', 'portraits', NET, SIZE, weights='near+far', epochs=1, freeze_epochs=1, bs=4, zoom=(1, 1.3))
+    record = run(spec, path=target, store=tmp_path/'runs', device=CPU, watch=False)
+    assert record.stored['resolved']['weights']['name'] == 'near+far' and len(record.model().body.bodies) == 2
+    np.testing.assert_allclose(np.stack(evaluate(record, target, device=CPU).logits), np.stack(record.predictions.logits), rtol=1e-4, atol=1e-5)
+    frozen = run(replace(spec, regime='feature_extract', freeze_epochs=0, spread=1.), path=target, store=tmp_path/'runs', device=CPU, watch=False)
+    for body, name in zip(frozen.model().body.bodies, ('near', 'far')):
+        alone = backbone(NET, name).body.state_dict()
+        assert all(torch.equal(v, alone[k]) for k, v in body.state_dict().items())
+    assert run(spec, path=target, store=tmp_path/'runs', device=CPU, watch=False).run_id == record.run_id
+    pretrain(NET, faces, name='far', seed=2, again=True, leave_out=[target], **HOW | dict(epochs=1))
+    assert run(spec, path=target, store=tmp_path/'runs', device=CPU, watch=False).run_id != record.run_id
+    with pytest.raises(ValueError, match='which is now'): frozen.model()
+    with pytest.raises(ValueError, match='the weights of one net'): pretrain(NET, faces, weights='near+far', **HOW)
+    with pytest.raises(ValueError, match='no such name'): run(replace(spec, weights='near+none'), path=target, store=tmp_path/'runs', device=CPU, watch=False)
 
 
 def test_the_command_as_it_is_typed(faces, tmp_path):

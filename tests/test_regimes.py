@@ -163,7 +163,7 @@ def test_a_net_that_looks_several_times(spec, faces, tmp_path):
     np.testing.assert_allclose(np.stack(other.logits), pairs[0], rtol=1e-4, atol=1e-5)
     once = run(of(spec, 'feature_extract'), path=faces, store=tmp_path/'once', device=PLAIN, watch=False)
     assert records[0].model().head.in_features == 2*once.model().head.in_features
-    for k, v in once.model().body.state_dict().items(): assert torch.equal(v, records[0].model().body.body.state_dict()[k])
+    for k, v in once.model().body.state_dict().items(): assert torch.equal(v, records[0].model().body.bodies[0].state_dict()[k])
 
 
 def test_a_killed_run_that_looks_several_times_goes_on(spec, faces, tmp_path):

@@ -35,7 +35,7 @@ from ..learn.fused import adam, sgd
 from ..learn.metrics import seg_metrics
 from ..learn.rare import seg_loss
 from ..learn.transfer import CLAS_LOSSES, Classifier, make_learner
-from ..learn.zoom import zoomed
+from ..learn.beside import beside, names_of
 from ..learn.zoo import Zoo, zoo_learner
 from .spec import Spec
 
@@ -152,7 +152,9 @@ def build_model(
     weights: str|None = None,  # a weights entry; None: random, to be overwritten by a record's own tensors, or only timed
 ) -> nn.Module:  # images (bs, 3, h, w) float 0-1 -> logits
     "The net of a spec without its data, for timing, prediction and reading records back"
-    if spec.task == 'classify': return Classifier(zoomed(backbone(spec.arch, weights), spec.zoom), n_out)
+    if spec.task == 'classify':
+        each = names_of(weights) or [None] * max(1, len(names_of(spec.weights)))
+        return Classifier(beside([backbone(spec.arch, o) for o in each], spec.zoom), n_out)
     if spec.net != 'fcn': return Zoo(backbone(spec.arch, weights), n_out, net=spec.net)
     return FCN(backbone(spec.arch, weights, maps=True), n_out, stride=spec.stride, upsampling=spec.upsampling, scaled=spec.scaled)
 

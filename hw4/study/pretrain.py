@@ -29,7 +29,7 @@ from ..data.images import hold_out
 from ..data.layouts import Layout, class_folders
 from ..data.synth import is_twin
 from ..learn.device import Device, best_device
-from ..learn.zoom import unzoomed
+from ..learn.beside import alone, names_of
 from ..learn.sources import Entry, own_entry, save_entry, weights_file, weights_folder
 from .build import build_dls, build_learner
 from .checkpoint import Checkpoint, seed_everything, unfinished
@@ -69,6 +69,7 @@ def source_spec(
 ) -> Spec:
     "The recipe of a source task"
     recipe = SOURCE | (dict(lr=5e-4) if weights is None else dict(lr=2e-3, spread=10.))
+    if len(names_of(weights)) > 1: raise ValueError(f'weights={weights!r}: a source task makes the weights of one net, so it begins from one of them')
     given = {k: v for k, v in how.items() if v is not None and k in {o.name for o in fields(Spec)}}
     if 'size' in given: given['size'] = whole_size(given['size'], recipe['size'])
     return Spec('classify', dataset, arch, **(recipe | dict(regime='scratch' if weights is None else 'fine_tune', weights=weights) | given))
@@ -178,7 +179,7 @@ def learn_source(
         facts = _facts(task, learn) | dict(learnt_from=learnt_from(task, spec), arch=spec.arch, seed=seed, key=key, metrics=means, each=_rows(table), history=_rows(history),
                                            start=start and dict(name=start.name, source=start.source, sha256=start.sha256), spec=spec.to_dict(), seconds=round(checkpoint.took, 1),
                                            environment=environment(device, task.words, path=Path(task.where or task.layout.root), synthetic=_painted(task)))
-        return save_entry(name, unzoomed(learn.model.body).state_dict(), facts, again=again)
+        return save_entry(name, alone(learn.model.body).state_dict(), facts, again=again)
 
 # %% ../../nbs/study/08_pretrain.ipynb #4890d032
 def _rows(

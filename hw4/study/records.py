@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from ..data.contents import hash_files
 from ..data.layouts import Layout
+from ..learn.beside import names_of
 from ..learn.metrics import iou, miou, pixel_acc
 from ..learn.sources import weights_file
 from .build import build_learner, build_model, remap_of
@@ -62,7 +63,7 @@ def run_name(
     marks: dict,  # what `fingerprint` gave
 ) -> str:  # e.g. 'alexnet-fine_tune-1f0c2a9b-s0'
     "The name of a run, the same for the same spec, seed and images"
-    own = hash_files([file]) if (file := weights_file(spec.weights)) else []  # weights of one's own count by their content
+    own = hash_files([file for o in names_of(spec.weights) if (file := weights_file(o))])  # weights of one's own count by their content
     text = '\n'.join([spec.digest, *own, *(f'{k} {marks[k]["digest"]}' for k in sorted(marks))])
     net = f'fcn{spec.stride}s-{spec.arch}' if spec.stride else spec.arch if spec.net == 'fcn' else f'{spec.net}-{spec.arch}'
     return f'{net}-{spec.regime}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}-s{seed}'.replace('/', '_')

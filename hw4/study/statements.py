@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from ..learn.beside import names_of, together
 from ..learn.metrics import counted
-from ..learn.sources import own_entry
+from ..learn.sources import Entry, own_entry
 from .accuracy import accuracy_of, same_images
 from .answers import SEEN
 from .attributes import say_unknown
@@ -113,14 +114,21 @@ def say_twice(
     if twice := _measured_of(record, record.fingerprint['train']['files'].values()): return f'{twice} also in the training set, by content: the numbers flatter.'
 
 # %% ../../nbs/study/05f_statements.ipynb #e83a5d60
+def _digest(
+    own: list[Entry],  # of weights, at least one
+) -> str:  # 64 hex digits, as a record has it
+    "The hash of the weights that a net begins from"
+    return own[0].facts['sha256'] if len(own) == 1 else together([o.weights() for o in own]).sha256
+
 def say_learnt(
     record: Record,
 ) -> str|None:  # None: none, or of these weights it is not known
     "How many validation images the weights of one's own have learnt from, before this run began"
-    entry, used = own_entry(record.spec.weights or ''), record.stored['resolved']['weights']
-    if entry is None or entry.facts['sha256'] != used['sha256']: return None
-    if known := _measured_of(record, entry.facts.get('learnt_from', ())):
-        return (f'CAREFUL: {known} among those that the weights {entry.name} were made from, by content: the numbers flatter. `hw4 pretrain` with `--leave-out` and their folder makes weights that have not seen them.')
+    each, used = [own_entry(o) for o in names_of(record.spec.weights)], record.stored['resolved']['weights']
+    own = [o for o in each if o]
+    if not own or (own == each and _digest(own) != used['sha256']): return None  # others have their names by now
+    if known := _measured_of(record, {image for o in own for image in o.facts.get('learnt_from', ())}):
+        return (f'CAREFUL: {known} among those that the weights {"+".join(o.name for o in own)} were made from, by content: the numbers flatter. `hw4 pretrain` with `--leave-out` and their folder makes weights that have not seen them.')
 
 # %% ../../nbs/study/05f_statements.ipynb #e7dea8c5
 def in_words(
