@@ -31,11 +31,11 @@ from ..data.synth import is_twin, twin
 from ..learn.device import Device, best_device
 from ..learn.fcn import FCN, fcn_learner
 from ..learn.backbones import backbone
+from ..learn.beside import beside, names_of
 from ..learn.fused import adam, sgd
 from ..learn.metrics import seg_metrics
 from ..learn.rare import seg_loss
 from ..learn.transfer import CLAS_LOSSES, Classifier, make_learner
-from ..learn.beside import beside, names_of
 from ..learn.zoo import Zoo, zoo_learner
 from .spec import Spec
 

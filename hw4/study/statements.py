@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from ..learn.beside import names_of, together
+from ..learn.beside import digest_of, names_of
 from ..learn.metrics import counted
-from ..learn.sources import Entry, own_entry
+from ..learn.sources import own_entry
 from .accuracy import accuracy_of, same_images
 from .answers import SEEN
 from .attributes import say_unknown
@@ -114,19 +114,13 @@ def say_twice(
     if twice := _measured_of(record, record.fingerprint['train']['files'].values()): return f'{twice} also in the training set, by content: the numbers flatter.'
 
 # %% ../../nbs/study/05f_statements.ipynb #e83a5d60
-def _digest(
-    own: list[Entry],  # of weights, at least one
-) -> str:  # 64 hex digits, as a record has it
-    "The hash of the weights that a net begins from"
-    return own[0].facts['sha256'] if len(own) == 1 else together([o.weights() for o in own]).sha256
-
 def say_learnt(
     record: Record,
 ) -> str|None:  # None: none, or of these weights it is not known
     "How many validation images the weights of one's own have learnt from, before this run began"
     each, used = [own_entry(o) for o in names_of(record.spec.weights)], record.stored['resolved']['weights']
     own = [o for o in each if o]
-    if not own or (own == each and _digest(own) != used['sha256']): return None  # others have their names by now
+    if not own or (own == each and digest_of([o.facts['sha256'] for o in own]) != used['sha256']): return None  # others have their names by now
     if known := _measured_of(record, {image for o in own for image in o.facts.get('learnt_from', ())}):
         return (f'CAREFUL: {known} among those that the weights {"+".join(o.name for o in own)} were made from, by content: the numbers flatter. `hw4 pretrain` with `--leave-out` and their folder makes weights that have not seen them.')
 
@@ -239,8 +233,8 @@ def rerun(
     more = dict(seeds=seeds) if seeds > 1 else {}
     unset = f'env -u {VARIABLES[spec.dataset]} ' * env['synthetic']  # it would name real images
     if set(changed) - set(OPTIONS): return unset + as_python(asked.name, changed | ({} if env['synthetic'] else dict(path=env['path'])) | more)
-    given = {o: changed[o] if o == 'zoom' else in_words(changed[o]) for o in OPTIONS if o in changed} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
-    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if k == 'zoom' else [v])]
+    given = {o: changed[o] for o in OPTIONS if o in changed} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
+    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if k == 'zoom' else [in_words(v)])]
     return unset + ' '.join(['hw4 run', asked.name, *(f'--{k} {shlex.quote(str(v))}' for k, v in each)])
 
 # %% ../../nbs/study/05f_statements.ipynb #5354a7c0
