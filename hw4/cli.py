@@ -80,6 +80,7 @@ def run(
     from hw4.study.records import store_path
     from hw4.study.strategies import compare_strategies
     from hw4.study.whole import own_folders, whole_study
+    if (weights or '').lower() == 'none': raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
@@ -91,7 +92,6 @@ def run(
     if mine: return whole_study(own, report=out or 'report.html', watch=watch, **how)
     if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
-    if (weights or '').lower() == 'none': raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     chosen = named(questions)
     if several:
         for o in chosen: compare_strategies(o, several, path=dict(portraits=portraits, scenes=scenes)[o.dataset], watch=watch, **how | dict(augment=None))

@@ -25,9 +25,8 @@ from .paired import wilson
 from .records import right, said
 from .regimes import losses_picture, pair_table, say_costs, say_pair, say_reach, say_weights
 from .scores import probabilities
-from .statements import in_words
 from .tables import groups
-from .verdicts import Comparison
+from .verdicts import Comparison, in_words
 
 # %% ../../nbs/study/05i_better.ipynb #07e7ca79
 MARK = .895  # accuracy that the course asks Q1-8 to be above
@@ -126,7 +125,7 @@ def say_changed_recipe(
     found: Comparison,
 ) -> str:  # a sentence
     "What was changed from one recipe to the other"
-    each = ', '.join(f'{k} {in_words(x)} (for {in_words(y)})' for k, (x, y) in found.differs.items())
+    each = ', '.join(f'{k} {in_words(k, x)} (for {in_words(k, y)})' for k, (x, y) in found.differs.items())
     return f'{found.a} has, in the place of what {found.b} has: {each}. The difference is that of the whole recipe; which part of it did it is not told apart here.'
 
 # %% ../../nbs/study/05i_better.ipynb #6b982e45
