@@ -78,6 +78,7 @@ def pretrain(
     epochs: Annotated[Optional[int], typer.Option(help='Passes over the training images (default: 8)')] = None,
     lr: Annotated[Optional[float], typer.Option(help='Highest learning rate (default: 5e-4 from random numbers, else 2e-3)')] = None,
     bs: Annotated[Optional[int], typer.Option(help='Images a batch (default: 64)')] = None,
+    augment: Annotated[Optional[str], typer.Option(help='Strategy of the training images, see hw4 show-augment (default: stronger)')] = None,
     zoom: Annotated[Optional[list[float]], typer.Option(min=1, help='How many times enlarged the net sees each image, its middle alone, as for hw4 run')] = None,
     name: Annotated[Optional[str], typer.Option(help='What the weights are to be called (default: net, dataset and a hash)')] = None,
     seed: int = 0,
@@ -92,8 +93,8 @@ def pretrain(
     if len(given) != 1: raise ValueError(f'{" and ".join(f"--{o}" for o in given) or "no images"} given: expected one of --portraits, --scenes and --images')
     if attributes and not portraits: raise ValueError('--attributes belongs to --portraits')
     if leave_out and scenes: raise ValueError('--leave-out belongs to --portraits and --images')
-    how = dict(weights=None if weights.lower() == 'none' else weights, size=parse_size(size), epochs=epochs, lr=lr, bs=bs, zoom=tuple(zoom) if zoom else None,
-               name=name, seed=seed, device=best_device(device.lower()), again=again)
+    how = dict(weights=None if weights.lower() == 'none' else weights, size=parse_size(size), epochs=epochs, lr=lr, bs=bs, augment=augment,
+               zoom=tuple(zoom) if zoom else None, name=name, seed=seed, device=best_device(device.lower()), again=again)
     if scenes: entry = pretrain_crops(arch, scenes, **how)
     elif images: entry = pretrain_classes(arch, images, leave_out=leave_out or (), **how)
     else: entry = pretrain_attributes(arch, portraits, attributes=attributes or ALL_BUT, leave_out=leave_out or (), **how)

@@ -23,7 +23,7 @@ from hw4.data.images import image_dls
 from hw4.data.synth import celeba_twin, scenes_twin
 from hw4.learn.backbones import backbone
 from hw4.learn.device import best_device
-from hw4.learn.sources import entries
+from hw4.learn.sources import entries, own_entry
 from hw4.learn.transfer import clas_learner
 from hw4.study.pretrain import Task, learn_source, pretrain, pretrain_crops, score_attributes, source_spec, task_learner
 from hw4.study.records import records
@@ -195,9 +195,10 @@ def test_the_command_as_it_is_typed(faces, tmp_path):
     "Lists after one option; then the weights are listed, and a question starts from them"
     target, _ = drawn(faces, tmp_path/'target')
     words = ['pretrain', '--arch', NET, '--portraits', faces, '--attributes', 'all-but', 'Heavy_Makeup', 'Wearing_Lipstick', '--leave-out', target,
-             '--size', '40x32', '--epochs', '1', '--zoom', '1.2', '--name', 'near', '--device', 'cpu']
+             '--size', '40x32', '--epochs', '1', '--augment', 'heavy', '--zoom', '1.2', '--name', 'near', '--device', 'cpu']
     said = CliRunner().invoke(start, [str(o) for o in words], catch_exceptions=False).output
     assert f'10 of the 10 images of {target} are left out' in said and f'Use it: --arch {NET} --weights near' in said
+    assert own_entry('near').facts['spec']['augment'] == 'heavy'
     assert 'near' in CliRunner().invoke(start, ['weights', '--arch', NET]).output
     env = os.environ | dict(HW4_STORE=str(tmp_path/'runs'), OMP_NUM_THREADS='1')
     run = ['run', 'q1-5', '--arch', NET, '--weights', 'near', '--portraits', str(target), '--epochs', '1', '--size', '40x32', '--zoom', '1', '--zoom', '1.2', '--device', 'cpu']
