@@ -24,7 +24,7 @@ from .answers import SEEN
 from .attributes import say_unknown
 from .build import VARIABLES, remap_of
 from .compare import compare, corrected
-from .folders import RANDOM
+from .folders import RANDOM, as_command
 from .ladder import ladder_sentences, rungs
 from .questions import FCN_ONLY, Question, question, sides_of
 from .recipes import speaking
@@ -225,8 +225,7 @@ def rerun(
     unset = f'env -u {VARIABLES[spec.dataset]} ' * env['synthetic']  # it would name real images
     if set(changed) - set(OPTIONS): return unset + as_python(asked.name, changed | ({} if env['synthetic'] else dict(path=env['path'])) | more)
     given = {o: changed[o] for o in OPTIONS if o in changed} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
-    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (v if k == 'zoom' else [in_words(k, v)])]
-    return unset + ' '.join(['hw4 run', asked.name, *(f'--{k} {shlex.quote(str(v))}' for k, v in each)])
+    return unset + as_command((asked.name,), given)
 
 # %% ../../nbs/study/05f_statements.ipynb #5354a7c0
 def rerun_all(

@@ -90,7 +90,7 @@ def in_words(
     name: str,  # field of a spec
     value: object,  # what it holds
 ) -> str:
-    "A field's value, short enough for a sentence or a command"
+    "A field's value, short enough for a sentence"
     if isinstance(value, tuple): return 'x'.join(map(str, value)) if name == 'size' else ' and '.join(f'{o:g}' for o in value)  # else zooms
     if isinstance(value, dict): return f'{len(value["target"]["names"])} classes: {", ".join(value["target"]["names"])}'  # a remap
     return dict(remap='as the dataset has it', weights='random').get(name, 'none') if value is None else str(value)
