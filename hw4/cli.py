@@ -82,6 +82,7 @@ def run(
     from hw4.study.whole import own_folders, whole_study
     if (weights or '').lower() == 'none': raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
+    if weights and Path(weights).is_file(): weights = str(Path(weights).resolve())  # one file, whatever folder it is named from
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
     how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, net=net, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision='float32' if plain else precision,
@@ -140,9 +141,10 @@ def compare(
     "Is A better than B on the same images? A paired test, an interval and a verdict."
     from hw4.study.compare import compare as versus
     from hw4.study.find import find_record, find_seeds
+    from hw4.study.statements import say_flattered
     if not b and len(a) != 2: raise ValueError(f'{len(a)} runs given, expected two; for several seeds a side: hw4 compare A1 A2 A3 --with B1 --with B2 --with B3')
     sides = [[find_record(o, store) for o in side] for side in (a, b)] if b else [find_seeds(o, store) for o in a]
-    print(versus(*sides, block=block))
+    print(versus(*sides, block=block), *say_flattered(o for side in sides for o in side), sep='\n')
 
 # %% ../nbs/cli.ipynb #9b7057fd
 @app.command()

@@ -32,11 +32,13 @@ def evaluate(
     from hw4.study.records import measure
     from hw4.study.run import evaluate as look
     from hw4.study.run import trained_on
+    from hw4.study.statements import learnt_before
     record = find_record(run, store)
     rows = look(record, path, split=split, device=best_device(device.lower(), record.spec.precision))
     print(f'{record.run_id} on {len(rows)} images of {path}{f", split {split}" if split else ""}; nothing is stored')
     if record.environment['synthetic']: print('CAREFUL: the run was trained on synthetic twins')
     if seen := trained_on(record, rows): print(f'CAREFUL: {seen} of these images are among those the run was trained on')
+    if seen := rows.hash.isin(learnt_before(record)).sum(): print(f'CAREFUL: {seen} of these images are among those that its weights {record.spec.weights} were made from')
     for name, value in measure(record.spec.task, rows, record.vocab).items(): print(f'{name:20} {"absent" if value is None else format(value, ".4f")}')
 
 # %% ../nbs/cli_look.ipynb #9c408930
@@ -56,9 +58,11 @@ def predict(
     record = find_record(run, store)
     files = [o for path in images for o in (find_images(path) if path.is_dir() else [path])]
     if not files: raise ValueError(f'no image in {", ".join(map(str, images))}: name image files, or folders that hold some (folders inside them are not looked into)')
-    table = predict_files(record, files, out, device=best_device(device.lower(), record.spec.precision))
+    faults = {}
+    table = predict_files(record, files, out, device=best_device(device.lower(), record.spec.precision), faults=faults)
     print(table.head(20).to_string(index=False, float_format=lambda o: f'{o:.3f}'))
     print(f'{len(table)} images: {out/"predictions.csv"}')
+    if faults: raise ValueError(f'{len(faults)} of {len(files)} files cannot be read and are left out: {"; ".join(list(faults.values())[:5])}')
 
 # %% ../nbs/cli_look.ipynb #b58e0836
 @look.command()

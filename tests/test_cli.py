@@ -17,6 +17,7 @@ from hw4.cli import main
 from hw4.data.layouts import mask_folders
 from hw4.data.other_forms import write_form
 from hw4.data.synth import portraits_twin, scenes_twin
+from hw4.study.index import INDEX
 
 HW4 = [sys.executable, '-c', 'from hw4.cli import main; main()']
 
@@ -140,6 +141,28 @@ def test_predict_writes_tables_and_pictures(place):
     assert Image.open(root/'out'/f'{files[0].stem}_mask.png').size == Image.open(files[0]).size
     hw4('predict', 'scratch', root/'faces'/'val'/'heavy_makeup', '--out', root/'faces_out', '--store', root/'runs')
     assert {'predicted', 'heavy_makeup'} <= set(pd.read_csv(root/'faces_out'/'predictions.csv').columns)
+
+
+def test_predict_goes_on_after_a_file_that_cannot_be_read(place, tmp_path):
+    "The others are told, the damaged one is named, and the command fails"
+    root, _ = place
+    (tmp_path/'broken.jpg').write_bytes(b'no image')
+    said = hw4('predict', 'scratch', root/'faces'/'val'/'heavy_makeup', tmp_path, '--out', tmp_path/'out', '--store', root/'runs', ok=False)
+    assert '1 of 5 files cannot be read and are left out' in said and 'broken.jpg' in said and len(pd.read_csv(tmp_path/'out'/'predictions.csv')) == 4
+
+
+def test_eval_of_a_classifier_asks_for_class_folders(place):
+    root, _ = place
+    said = hw4('eval', 'scratch', root/'faces'/'val'/'heavy_makeup', '--store', root/'runs', ok=False)
+    assert 'class' in said and 'mask' not in said
+
+
+def test_runs_of_a_store_that_may_only_be_read(place, monkeypatch):
+    "The table is shown although its index cannot be kept"
+    root, _ = place
+    monkeypatch.setattr('hw4.study.index._write', mock.Mock(side_effect=PermissionError('read only')))
+    (root/'runs'/INDEX).unlink(missing_ok=True)
+    assert 'fcn8s' in hw4('runs', '--store', root/'runs')
 
 
 def test_report(place):

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
+from hw4.cli import app
 from hw4.cli_start import start
 from hw4.data.attributes import attributed, choose_attributes, pixel_hashes, without
 from hw4.data.camvid import scenes
@@ -25,9 +26,11 @@ from hw4.learn.backbones import backbone
 from hw4.learn.device import best_device
 from hw4.learn.sources import entries, own_entry
 from hw4.learn.transfer import clas_learner
-from hw4.study.pretrain import Task, learn_source, pretrain, pretrain_crops, score_attributes, source_spec, task_learner
+from hw4.study import pretrain as source_task
+from hw4.study.pretrain import Task, learn_source, pretrain, pretrain_crops, source_spec, task_learner
 from hw4.study.records import records
 from hw4.study.run import evaluate, run
+from hw4.study.source_scores import score_attributes
 from hw4.study.spec import Spec
 from hw4.study.statements import say_learnt
 
@@ -124,6 +127,30 @@ def test_a_source_is_learnt_kept_and_found_again(faces):
     assert [o.name for o in entries()] == ['whole'] and pretrain(NET, faces, name='cut', **HOW).facts['sha256'] == whole.facts['sha256']
 
 
+@pytest.mark.parametrize('step, trainings', [('unfinished', 1), ('fit_aloud', 2)])
+def test_two_processes_make_the_same_weights_once(faces, monkeypatch, step, trainings):
+    "What another one leaves that ends before this one begins to train, or while it trains, is found"
+    own, fit, done, fits = getattr(source_task, step), source_task.fit_aloud, [], []
+
+    def late(*args, **how):
+        monkeypatch.setattr(source_task, step, counted if step == 'fit_aloud' else own)
+        done.append(pretrain(NET, faces, name='both', **HOW))  # the other process, from beginning to end
+        return getattr(source_task, step)(*args, **how)
+
+    def counted(*args, **how):
+        fits.append(args)
+        return fit(*args, **how)
+
+    monkeypatch.setattr(source_task, 'fit_aloud', counted)
+    monkeypatch.setattr(source_task, step, late)
+    assert pretrain(NET, faces, name='both', **HOW).facts == done[0].facts and len(fits) == trainings
+
+
+def test_what_cannot_be_had_is_refused_before_an_image_is_read(tmp_path):
+    for how, why in ((dict(name='my faces'), 'expected letters, digits'), (dict(arch='resnet-18'), 'no net is called'), (dict(weights='nobody'), 'no such file, and no such name')):
+        with pytest.raises(ValueError, match=why): pretrain(**dict(arch=NET, portraits=tmp_path/'not there', watch=False) | how)
+
+
 def test_measuring_on_what_the_weights_have_learnt_from_is_said(faces, tmp_path):
     "In whole or through the weights that they began with; not of weights that were made without these images"
     target, _ = drawn(faces, tmp_path/'target')
@@ -137,6 +164,10 @@ def test_measuring_on_what_the_weights_have_learnt_from_is_said(faces, tmp_path)
     assert said['clean'] is None and said['seen'].startswith('CAREFUL: 7 of the 8 validation images')  # one was saved anew
     assert said['onward'].replace('onward', 'seen') == said['seen']
     assert said['clean+seen'].replace('clean+seen', 'seen') == said['seen']
+    by = {o.spec.weights: o.run_id for o in records(tmp_path/'runs')}
+    for words in (['eval', by['seen'], target], ['compare', by['seen'], by['clean']]):
+        out = CliRunner().invoke(app, [*map(str, words), '--store', str(tmp_path/'runs')]).output
+        assert 'CAREFUL: 7 of ' in out and 'weights seen were made from' in out
     pretrain(NET, faces, name='seen', seed=2, again=True, **HOW)  # other weights under the name say nothing of those
     assert [say_learnt(o) for o in records(tmp_path/'runs') if 'seen' in o.spec.weights] == [None]*2
 

@@ -80,7 +80,7 @@ def _opened(
     need_kind(spec, path)
     if spec.dataset == 'portraits': return portraits(path, attr=spec.attr or 'Heavy_Makeup')
     if spec.dataset == 'scenes': return scenes(path)
-    return class_folders(path) if recognise(path) == 'class folders' else mask_folders(path)
+    return class_folders(path) if spec.task == 'classify' else mask_folders(path)
 
 # %% ../../nbs/study/00b_build.ipynb #5e1ac0de
 def open_layout(

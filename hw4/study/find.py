@@ -6,6 +6,7 @@
 __all__ = ['named_records', 'find_record', 'find_seeds']
 
 # %% ../../nbs/study/01i_find.ipynb #61d0f003
+import re
 from pathlib import Path
 
 from .records import Record, records, store_path
@@ -18,8 +19,9 @@ def named_records(
     "Every record that `run` may mean"
     for path in (store_path(store)/run, Path(run)):
         if (path/'result.json').is_file(): return [Record(path)]
-    every = records(store)
-    return [o for o in every if o.run_id.startswith(str(run))] or [o for o in every if str(run) in o.run_id]
+    every, run = records(store), str(run)
+    ways = lambda o: (o.endswith(f'-{run}'), o.startswith(run), run in o)  # digits and a seed are one run, and not its repetitions or a tenth seed
+    return next(filter(None, ([o for o in every if ways(o.run_id)[i]] for i in range(3))), [])
 
 # %% ../../nbs/study/01i_find.ipynb #a85afa72
 def find_record(
@@ -38,7 +40,8 @@ def find_seeds(
     run: str,  # as for `find_record`
     store: Path|str|None = None,  # folder of records; None: `store_path()`
 ) -> list[Record]:  # one, or the seeds of one spec
-    "The run, or the seeds, that `run` means"
+    "The run, or the seeds, that `run` means; of a run that was repeated (`-r2`), the latest"
     found = named_records(run, store)
-    if len({o.spec for o in found}) == 1 and len({o.seed for o in found}) == len(found): return sorted(found, key=lambda o: o.seed)
+    latest = {o.seed: o for o in found}  # of a run and its repetitions, which stand in the order in which they ended
+    if len({re.sub(r'-s\d+(-r\d+)?$', '', o.run_id) for o in found}) == 1: return [latest[o] for o in sorted(latest)]
     return [find_record(run, store)]

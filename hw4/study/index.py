@@ -9,6 +9,7 @@ __all__ = ['INDEX', 'folders', 'indexed', 'table']
 import json
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +57,8 @@ def indexed(
     for name in new:
         try: fresh[name] = dict(written=here[name], row=row(Record(store/name)))
         except (ValueError, OSError) as e: print(f'{name} is left out of the table, it cannot be read: {e}')
-    if new or len(fresh) < len(known): _write(store/INDEX, fresh)
+    if new or len(fresh) < len(known):
+        with suppress(OSError): _write(store/INDEX, fresh)  # a store may be another's, to be read alone
     return [o['row'] for o in fresh.values()]
 
 # %% ../../nbs/study/01d_index.ipynb #67da0c9a

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PORTRAITS', 'BETTER', 'SCENES', 'BEST', 'SLOWER', 'HEAVY', 'LADDER', 'CLASSES', 'ASKED', 'QUESTIONS', 'FCN_ONLY',
-           'Question', 'regime', 'with_sides', 'question', 'named', 'sides_of', 'ask', 'together', 'note_answer',
-           'say_replaced', 'notes', 'answers', 'waiting', 'noted_question', 'answer_table']
+           'Question', 'regime', 'with_sides', 'question', 'named', 'augmented', 'sides_of', 'ask', 'together',
+           'note_answer', 'say_replaced', 'notes', 'answers', 'waiting', 'noted_question', 'answer_table']
 
 # %% ../../nbs/study/03_questions.ipynb #da7aa465
 import json
@@ -140,6 +140,13 @@ def named(
 # %% ../../nbs/study/03_questions.ipynb #83d20f1b
 FCN_ONLY = dict(stride=None, upsampling='bilinear', scaled=False)  # what another net has in the place of an FCN's own fields
 
+def augmented(
+    spec: Spec,
+    augment: str,  # a strategy
+) -> Spec:
+    "The recipe under another augmentation; without any there is one view"
+    return replace(spec, augment=augment, views=None if augment == 'none' else spec.views)
+
 def sides_of(
     name: str|Question,
     **changes, # fields of `Spec` to replace on every side; those that are None are left as they are
@@ -148,8 +155,10 @@ def sides_of(
     changes = {k: v for k, v in changes.items() if v is not None}
     if 'size' in changes: changes['size'] = whole_size(changes['size'], next(iter(question(name).sides.values())).size)
     if changes.get('net', 'fcn') != 'fcn': changes |= FCN_ONLY
-    own = lambda spec: {k: v for k, v in changes.items() if k != 'weights' or spec.regime != 'scratch'}
-    found = {label: replace(spec, **own(spec)) for label, spec in question(name).sides.items()}
+    sides = question(name).sides
+    no_use = dict(scratch={'weights'}, feature_extract={'freeze_epochs'} if len(sides) > 1 else set())  # to a regime, where other sides have one for it
+    own = lambda spec: {k: v for k, v in changes.items() if k not in no_use.get(spec.regime, ())}
+    found = {label: replace(augmented(spec, changes.get('augment', spec.augment)), **own(spec)) for label, spec in sides.items()}
     if len(set(found.values())) < len(found):
         raise ValueError(f'{question(name).name} compares {", ".join(found)}, and with {", ".join(f"{k} {v}" for k, v in changes.items() if k not in FCN_ONLY or "net" not in changes)} some of these are the same: ask another question of that')
     return found

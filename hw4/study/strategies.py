@@ -13,7 +13,7 @@ from ..data.strategies import say_visible
 from ..data.synth import is_twin
 from .build import VARIABLES, whereabouts
 from .folders import command_of
-from .questions import QUESTIONS, Question, question
+from .questions import QUESTIONS, Question, augmented, question
 from .statements import OPTIONS
 from .whole import ask_aloud
 
@@ -29,7 +29,7 @@ def strategies_question(
         raise ValueError(f'{asked.name} has the sides {", ".join(asked.sides)} already: strategies are compared on a question with one, such as {alone}')
     if len(set(strategies)) < max(2, len(strategies)): raise ValueError(f'augment={" ".join(strategies)}: expected two or more strategies, each once')
     spec, = asked.sides.values()
-    sides = {o: replace(spec, augment=o) for o in strategies}
+    sides = {o: augmented(spec, o) for o in strategies}
     seen = '; '.join(f'{o} ({say_visible(o, aspect=spec.size[1]/spec.size[0])})' for o in strategies)
     text = f'Which way of augmentation suits the recipe of {asked.name.upper()}, with everything else equal? How much of the picture is to be seen in training: {seen}.'
     return Question(f'{asked.name}-augment', f'Strategies of augmentation for {asked.name.upper()}', text, sides,

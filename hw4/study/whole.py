@@ -11,11 +11,12 @@ from pathlib import Path
 from ..data.findings import Report
 from ..data.layouts import Layout
 from .classes import open_classes, regime_question
+from .discussions import say_answer
 from .folders import check_files, command_of, dataset_name, open_pair, stride_question
 from .plan import plan
 from .questions import Question, answer_table, ask
 from .report import check_out, sections, write_report
-from .statements import OPTIONS, statements
+from .statements import OPTIONS
 from .terminal import clock, show_plan, show_table
 
 # %% ../../nbs/study/06d_whole.ipynb #20070c69
@@ -77,7 +78,7 @@ def ask_aloud(
     if watch is None: return None
     runs = ask(asked, path=path, watch=watch, **how)
     show_table(answer_table({asked.name: runs}))
-    print('', *statements(runs), sep='\n')
+    print('', *say_answer(asked, runs), sep='\n')
     return runs
 
 # %% ../../nbs/study/06d_whole.ipynb #ce5aefe1
