@@ -78,7 +78,7 @@ def run(
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, answers, ask, named, question, together
     from hw4.study.records import store_path
-    from hw4.study.strategies import compare_strategies
+    from hw4.study.strategies import compare_strategies, strategies_question
     from hw4.study.whole import own_folders, whole_study
     if (weights or '').lower() == 'none': raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
@@ -95,6 +95,7 @@ def run(
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
     chosen = named(questions)
     if several:
+        for o in chosen: strategies_question(o, several)  # all of them are refused, or none
         for o in chosen: compare_strategies(o, several, path=dict(portraits=portraits, scenes=scenes)[o.dataset], watch=watch, **how | dict(augment=None))
         return print(f'records: {store_path(store).resolve()}; `hw4 report` makes a page of them')
     asked = {part: dict(path=dict(portraits=portraits, scenes=scenes)[o.dataset], **how) for o in chosen for part in o.parts}

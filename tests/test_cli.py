@@ -180,6 +180,7 @@ def test_an_error_is_a_line_in_a_process_of_its_own_too():
 @pytest.mark.parametrize('words, says', [
     (['run', 'q1-3', '--size', 'big'], 'expected HEIGHT'),
     (['run', 'q1-3', '--portraits', 'nowhere'], 'nowhere'),
+    (['run', 'q1-6', 'q1-4', '--augment', 'heavy', '--augment', 'whole_face'], 'q1-4 has the sides'),  # before q1-6 is trained
     (['eval', 'none', '.'], 'no record'),
     (['report', '--store', 'nowhere'], 'answers no question yet'),
 ])

@@ -37,6 +37,7 @@ from hw4.study.statements import say_learnt
 NET = 'test_resnet'  # timm's own for tests, half a million parameters
 SIZE, CPU = (40, 32), best_device('cpu', 'float32')
 HOW = dict(size=SIZE, epochs=2, bs=8, device=CPU, watch=False)
+SHORT = HOW | dict(epochs=1)
 
 
 @pytest.fixture(scope='module')
@@ -134,7 +135,7 @@ def test_two_processes_make_the_same_weights_once(faces, monkeypatch, step, trai
 
     def late(*args, **how):
         monkeypatch.setattr(source_task, step, counted if step == 'fit_aloud' else own)
-        done.append(pretrain(NET, faces, name='both', **HOW))  # the other process, from beginning to end
+        done.append(pretrain(NET, faces, name='both', **SHORT))  # the other process, from beginning to end
         return getattr(source_task, step)(*args, **how)
 
     def counted(*args, **how):
@@ -143,7 +144,7 @@ def test_two_processes_make_the_same_weights_once(faces, monkeypatch, step, trai
 
     monkeypatch.setattr(source_task, 'fit_aloud', counted)
     monkeypatch.setattr(source_task, step, late)
-    assert pretrain(NET, faces, name='both', **HOW).facts == done[0].facts and len(fits) == trainings
+    assert pretrain(NET, faces, name='both', **SHORT).facts == done[0].facts and len(fits) == trainings
 
 
 def test_what_cannot_be_had_is_refused_before_an_image_is_read(tmp_path):
@@ -156,8 +157,8 @@ def test_measuring_on_what_the_weights_have_learnt_from_is_said(faces, tmp_path)
     target, _ = drawn(faces, tmp_path/'target')
     for old, new in (('train', 'other'), ('val', 'train'), ('other', 'val')): (target/old).rename(target/new)  # measured on what is CelebA's for training
     seen = pretrain(NET, faces, name='seen', **HOW)
-    pretrain(NET, faces, name='onward', weights='seen', **HOW | dict(epochs=1, seed=1))
-    pretrain(NET, faces, name='clean', leave_out=[target], **HOW | dict(epochs=1))
+    pretrain(NET, faces, name='onward', weights='seen', **SHORT | dict(seed=1))
+    pretrain(NET, faces, name='clean', leave_out=[target], **SHORT)
     assert len(seen.facts['learnt_from']) == seen.facts['n']
     spec = Spec('classify', 'portraits', NET, SIZE, weights='seen', epochs=1, bs=4)
     said = {o: say_learnt(run(replace(spec, weights=o), path=target, store=tmp_path/'runs', device=CPU, watch=False)) for o in ('seen', 'onward', 'clean', 'clean+seen')}
@@ -205,7 +206,7 @@ def test_a_source_that_looks_closer_fits_a_net_that_does_not(faces):
 def test_two_nets_side_by_side(faces, tmp_path):
     "Begun from two sources they are one run, which is read back, measured elsewhere, and found again as long as both sources are what they were"
     target, _ = drawn(faces, tmp_path/'target')
-    for i, name in enumerate(('near', 'far')): pretrain(NET, faces, name=name, seed=i, leave_out=[target], **HOW | dict(epochs=1))
+    for i, name in enumerate(('near', 'far')): pretrain(NET, faces, name=name, seed=i, leave_out=[target], **SHORT)
     spec = Spec('classify', 'portraits', NET, SIZE, weights='near+far', epochs=1, freeze_epochs=1, bs=4, zoom=(1, 1.3))
     record = run(spec, path=target, store=tmp_path/'runs', device=CPU, watch=False)
     assert record.stored['resolved']['weights']['name'] == 'near+far' and len(record.model().body.bodies) == 2
@@ -215,7 +216,7 @@ def test_two_nets_side_by_side(faces, tmp_path):
         alone = backbone(NET, name).body.state_dict()
         assert all(torch.equal(v, alone[k]) for k, v in body.state_dict().items())
     assert run(spec, path=target, store=tmp_path/'runs', device=CPU, watch=False).run_id == record.run_id
-    pretrain(NET, faces, name='far', seed=2, again=True, leave_out=[target], **HOW | dict(epochs=1))
+    pretrain(NET, faces, name='far', seed=2, again=True, leave_out=[target], **SHORT)
     assert run(spec, path=target, store=tmp_path/'runs', device=CPU, watch=False).run_id != record.run_id
     with pytest.raises(ValueError, match='which is now'): frozen.model()
     with pytest.raises(ValueError, match='the weights of one net'): pretrain(NET, faces, weights='near+far', **HOW)

@@ -26,8 +26,8 @@ def said_interval(
     lo: float,  # NaN: there is no interval
     hi: float,
 ) -> str:
-    "A score with its interval, as a table has it"
-    return f'{value:.3f}' if np.isnan(lo) else f'{value:.3f} ({lo:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{hi:.3f})'
+    "A share with its interval, as a table has it: t has no bounds, a share has"
+    return f'{value:.3f}' if np.isnan(lo) else f'{value:.3f} ({max(0, lo):.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{min(1, hi):.3f})'
 
 # %% ../../nbs/study/05a_answers.ipynb #ed097504
 def millions(

@@ -60,11 +60,12 @@ def cell_of(
     place: dict,  # size, source, similarity
     runs: dict,  # way -> list of `Record`
 ) -> Cell:
-    "A cell read off its records"
-    found, scores = compare_all(runs), {}
+    "A cell read off its records; ValueError if they are not one scale"
+    try: found, scores = compare_all(runs), {}
+    except ValueError as e: raise ValueError(f'{place["size"]:,} a class from {place["source"]}: {e}') from e
     for o in found:
         seen = o.measured[o.headline]
-        scores |= {o.a: (seen.a, *seen.a_ci), o.b: (seen.b, *seen.b_ci)}
+        scores |= {k: (value, max(0., lo), min(1., hi)) for k, value, (lo, hi) in ((o.a, seen.a, seen.a_ci), (o.b, seen.b, seen.b_ci))}
     truth = next(iter(runs.values()))[0].predictions.truth
     return Cell(**place, scores={k: scores[k] for k in runs}, found=tuple(found), floor=truth.value_counts().max()/len(truth))
 

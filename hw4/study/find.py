@@ -20,8 +20,8 @@ def named_records(
     for path in (store_path(store)/run, Path(run)):
         if (path/'result.json').is_file(): return [Record(path)]
     every, run = records(store), str(run)
-    ways = lambda o: (o.endswith(f'-{run}'), o.startswith(run), run in o)  # digits and a seed are one run, and not its repetitions or a tenth seed
-    return next(filter(None, ([o for o in every if ways(o.run_id)[i]] for i in range(3))), [])
+    ways = (lambda o: o.endswith(f'-{run}'), lambda o: o.startswith(run), lambda o: run in o)  # digits and a seed are one run, not its repetitions or a tenth seed
+    return next(filter(None, ([o for o in every if way(o.run_id)] for way in ways)), [])
 
 # %% ../../nbs/study/01i_find.ipynb #a85afa72
 def find_record(

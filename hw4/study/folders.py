@@ -36,6 +36,7 @@ def divided(
     "A dataset divided into what is trained on and what is measured on"
     count = lambda o: ', '.join(f'{s} {(o.items.split == s).sum():,}' for s in o.splits)
     if {'train', valid} <= set(layout.splits): return layout, f'split: as the folders have it ({count(layout)}), {valid} is measured on'
+    if valid != 'val' and ':' not in valid and valid not in layout.splits: raise ValueError(f'{layout.root} has no split {valid} to measure on: there are {", ".join(layout.splits)}')
     if not {'train', 'all'} & set(layout.splits): raise ValueError(f'{layout.root} has the splits {", ".join(layout.splits)} and nothing to train on: expected the folders train and val{" in both" if layout.task == "segment" else ""}, or no folders')
     if (n := int(layout.items.split.isin(['train', 'all']).sum())) < 10: raise ValueError(f'{layout.root}: {n} images{" with masks" if layout.task == "segment" else ""}, expected 10 or more to train and to measure on')
     spare = f'; {", ".join(o for o in layout.splits if o not in ("train", "all"))} is left alone, --valid measures on it instead' if set(layout.splits) - {'train', 'all'} else ''

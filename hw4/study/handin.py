@@ -58,8 +58,8 @@ def check_shown(
 ):
     "Refuse a notebook with a cell that shows a training batch"
     for i, cell in enumerate(nb.cells, 1):
-        shows = cell.cell_type == 'code' and 'show_batch(' in cell.source
-        if shows and not re.search(r'''\.valid\b|train=['"]val['"]''', cell.source):
+        lines = cell.source.splitlines() if cell.cell_type == 'code' else []
+        if any('show_batch(' in o and not re.search(r'''\.valid\b|train=['"]val['"]''', o) for o in lines):
             raise ValueError(f'{name}, cell {i} shows training images, which are not handed in: write dls.valid.show_batch(...) instead')
 
 # %% ../../nbs/study/07_handin.ipynb #405306a3

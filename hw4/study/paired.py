@@ -147,11 +147,13 @@ def images_needed(
 # %% ../../nbs/study/03b_paired.ipynb #3161d40e
 def what_it_takes(
     found: Paired,  # a comparison
+    pairs: int = 1,  # how many were corrected together
 ) -> str:  # a sentence
     "Say about how much more evidence would decide a difference of the size seen"
     ways = [f'about {found.images_needed:,} images like these'] if found.images_needed else []
     if found.seeds_needed: ways.append(f'about {found.seeds_needed} seeds a side on these {found.n:,} images')
-    if ways: return f"To decide a difference of this size four times in five would take {', or '.join(ways)}."
+    more = f', and more after the correction for {pairs} pairs' if pairs > 1 else ''
+    if ways: return f"To decide a difference of this size four times in five would take {', or '.join(ways)}{more}."
     also = '' if found.seed_sd is None else ' with these seeds, and no number of seeds on these images'
     return f'The difference seen is so small that no reasonable number of images{also} would decide it.'
 

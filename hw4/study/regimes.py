@@ -51,12 +51,23 @@ def say_reach(
     found: list[Comparison],  # of two classifiers each
 ) -> list[str]:  # sentences
     "Which differences these images and seeds decide, and what would decide those that they left open"
+    kinds = [o for o in ([o for o in found if o.recipes], [o for o in found if not o.recipes]) if o]
+    return [said for some in kinds for said in _reach(some, of=len(found))]
+
+def _reach(
+    found: list[Comparison],  # all of recipes, or all of single models
+    *,
+    of: int,  # pairs there are in all
+) -> list[str]:  # sentences
+    "What such pairs decide"
     points = sorted(100*clearance()*(o.measured['accuracy'].hi - o.measured['accuracy'].lo)/2 for o in found)
     each = f'{points[0]:.1f}' if f'{points[0]:.1f}' == f'{points[-1]:.1f}' else f'{points[0]:.1f} to {points[-1]:.1f}, depending on the pair'
-    n, recipes = found[0].measured['accuracy'].n, all(o.recipes for o in found)
+    n, recipes, pairs = found[0].measured['accuracy'].n, found[0].recipes, found[0].pairs
+    who = '' if len(found) == of else f"{'; '.join(f'{o.a} and {o.b}' for o in found)}: "
+    before = f', before the correction for {pairs} pairs,' if pairs > 1 else ''
     seeds = f'{min(min(o.seeds) for o in found)} seeds a side' if recipes else 'one run a side'
-    said = [f'On these {n:,} images with {seeds} a difference is decided four times in five from about this many points on: {each}. Smaller ones are left to chance.']
-    said += [f'{o.a} and {o.b}: {what_it_takes(o.measured["accuracy"])}' for o in found if o.verdict() == 'not decided']
+    said = [f'{who}On these {n:,} images with {seeds} a difference is decided four times in five{before} from about this many points on: {each}. Smaller ones are left to chance.']
+    said += [f'{o.a} and {o.b}: {what_it_takes(o.measured["accuracy"], pairs)}' for o in found if o.verdict() == 'not decided']
     return [*said, 'This speaks of the recipes, for other seeds and other images.' if recipes else
             'This speaks of single trained models, the first of each side, on images like these, not of the recipes: that takes three seeds a side.']
 

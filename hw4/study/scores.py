@@ -69,13 +69,15 @@ def roc(
     name: str,  # the class
     *,
     probs: np.ndarray|None = None,  # its `probabilities`, where they are known already
+    truth: np.ndarray|None = None,  # its `known_truth`, likewise
 ) -> pd.DataFrame:  # fpr, tpr (0-1; NaN where there are no others, or none of it), threshold; from strict to lenient
     "The price of finding a class: what share of the others is taken for it"
     if name not in record.vocab: raise ValueError(f'no class {name!r}: the net tells {", ".join(record.vocab)} apart')
     probs = probabilities(record.predictions) if probs is None else probs
+    truth = known_truth(record) if truth is None else truth
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UndefinedMetricWarning)  # the NaN says it
-        fpr, tpr, threshold = roc_curve(known_truth(record) == name, probs[:, record.vocab.index(name)])
+        fpr, tpr, threshold = roc_curve(truth == name, probs[:, record.vocab.index(name)])
     return pd.DataFrame(dict(fpr=fpr, tpr=tpr, threshold=threshold))
 
 # %% ../../nbs/study/04c_scores.ipynb #4c90e68a
@@ -87,7 +89,8 @@ def macro_roc(
 ) -> pd.DataFrame:  # fpr, tpr
     "The mean of the ROC curves of the classes, each against the rest"
     grid, probs = np.linspace(0, 1, points), probabilities(record.predictions) if probs is None else probs
-    curves = [roc(record, o, probs=probs).dropna() for o in record.vocab]
+    truth = known_truth(record)
+    curves = [roc(record, o, probs=probs, truth=truth).dropna() for o in record.vocab]
     heights = [np.interp(grid, o.fpr, o.tpr) for o in curves if len(o)]
     mean = np.mean(heights, axis=0) if heights else np.full(points, np.nan)
     return pd.DataFrame(dict(fpr=[0., *grid], tpr=[0., *mean]))  # from the corner, then up at once

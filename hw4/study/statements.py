@@ -157,8 +157,9 @@ def caveats(
         notes.append('These images are synthetic twins, drawn by a program. The numbers show that the path works; they say nothing about real images.')
     notes += say_flattered(runs)
     if RANDOM in first.environment['images']: notes.append(f'{RANDOM.capitalize()} of the images is measured on: where several of them show one scene, some were trained on, and the numbers flatter.')
-    if min(len(side) for side in sides.values()) < 3:
-        notes.append('Fewer than three seeds a side: the numbers speak of these trained models, not of the recipes.')
+    if few := [label for label, side in sides.items() if len(side) < 3]:
+        which = f' ({", ".join(few)})' * (len(few) < len(sides))
+        notes.append(f'Fewer than three seeds a side{which}: the numbers speak of these trained models, not of the recipes.')
     notes += _once(say_unknown(o, attributes) for o in runs) if first.spec.task == 'classify' else _of_masks(runs)
     asked = {label: spec for part in (*question(name).beside, question(name)) for label, spec in question(part).sides.items()}
     return notes + _once(said for label, side in sides.items() if label in asked for o in side for said in say_changed(asked[label], o.spec))
@@ -230,7 +231,7 @@ def rerun(
     more = dict(seeds=seeds) if seeds > 1 else {}
     unset = f'env -u {VARIABLES[spec.dataset]} ' * env['synthetic']  # it would name real images
     if set(changed) - set(OPTIONS): return unset + as_python(asked.name, changed | ({} if env['synthetic'] else dict(path=env['path'])) | more)
-    given = {o: changed[o] for o in OPTIONS if o in changed} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
+    given = {o: changed[o] for o in OPTIONS if changed.get(o) is not None} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
     return unset + as_command((asked.name,), given)
 
 # %% ../../nbs/study/05f_statements.ipynb #5354a7c0

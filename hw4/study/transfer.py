@@ -49,7 +49,7 @@ def source_name(
     weights: str,  # 'imagenet', an entry of one's own, or a file
 ) -> str:
     "What a source is called in the table"
-    return Path(weights).stem if Path(weights).suffix else weights
+    return Path(weights).stem if Path(weights).suffix in ('.pth', '.pt', '.safetensors') else weights
 
 # %% ../../nbs/study/04h_transfer.ipynb #4c7534a1
 # An epoch of the largest set is as short as it can be, so that a cell ends within two minutes a seed on two cores with an AlexNet at this size.

@@ -113,7 +113,7 @@ def _sentences(
     many = f', corrected for {found.pairs} pairs by Holm' if found.pairs > 1 else ''
     p = f'p {say_p(found.p(name), "= ")}{many}'
     said = [f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {say_gain(o, p)} on {o.n:,} images.']
-    if found.verdict() == 'not decided': said.append(what_it_takes(o))
+    if found.verdict() == 'not decided': said.append(what_it_takes(o, found.pairs))
     if found.recipes: said.append(f'This speaks of the recipes, from {_seeds(found)}; between seeds {name} varies by '
                                   f'{o.seed_sd[0]:.3f} and {o.seed_sd[1]:.3f} (standard deviation).')
     else: said.append('This speaks of two trained models on images like these, not of the recipes: that takes three seeds a side.')
