@@ -27,7 +27,7 @@ from ..data.images import hold_out
 from ..data.layouts import Layout, class_folders
 from ..data.synth import is_twin
 from ..learn.device import Device, best_device
-from ..learn.backbones import from_timm, normalisation, weights_of
+from ..learn.backbones import from_timm, weights_of
 from ..learn.beside import alone, names_of
 from ..learn.sources import Entry, check_name, own_entry, save_entry, weights_file, weights_folder
 from .build import build_dls, build_learner
@@ -180,8 +180,7 @@ def _facts(
     "What an entry says of its task"
     n, held = (int((task.layout.items.split == o).sum()) for o in ('train', 'val'))
     careful = ' (SYNTHETIC TWINS, not real images)' if _painted(task) else ''
-    start = learn.model.weights
-    mean, std = (start.mean, start.std) if start else normalisation(learn.model.arch)  # exact, where the model's own are rounded to float32
+    mean, std = (tuple(o.flatten().tolist()) for o in (learn.model.norm.mean, learn.model.norm.std))
     return dict(trained_on=f'{task.words}, {n:,} images{careful}', names=task.names, n=n, n_held_out=held, left_out=task.out.n, left_out_digest=task.out.digest,
                 left_out_of=task.out.found, mean=mean, std=std)
 
