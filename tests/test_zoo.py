@@ -162,7 +162,8 @@ def test_a_zoo_net_is_run_recorded_and_read_back(roads, tmp_path, net):
     assert record.run_id.startswith(f'{net}-{ARCH}-scratch') and find_record(record.run_id, tmp_path).spec == spec
     assert evaluate(record, roads, device=PLAIN).preds.equals(record.predictions.preds)
     learn = record.learner(build_dls(spec, open_layout(spec, roads), PLAIN), PLAIN)
-    assert all(torch.equal(v, load_model(record).state_dict()[k]) for k, v in learn.model.state_dict().items())
+    stored = load_model(record).state_dict()
+    assert all(torch.equal(v, stored[k]) for k, v in learn.model.state_dict().items())
     assert title(spec).startswith(NETS[net][1]) and NETS[net][1] in repr(record) and _row('a', record)['net'] == f'{NETS[net][1]} {ARCH}'
     assert row(record)['arch'] == f'{net} {ARCH}'
     assert json.loads(json.dumps(spec.to_dict()))['net'] == net
