@@ -21,7 +21,7 @@ INSTEAD = {'mask folders': 'images with masks: name the two folders, --images DI
            'celeba': "CelebA's own files: give them as --portraits to a question, such as hw4 run q1-6 --portraits DIR",
            'images': 'images that lie in no class folder: put those of each class into a folder of their own; for segmentation --masks DIR and --codes codes.txt are needed beside --images'}
 
-# %% ../../nbs/study/03g_classes.ipynb #2978a134
+# %% ../../nbs/study/03g_classes.ipynb #971b1de5
 def need_known_splits(
     root: Path,  # a folder
     classes: set[str],  # names of its class folders
@@ -30,6 +30,7 @@ def need_known_splits(
     strange = [o for o in folder_names(root) if o not in {*SPLIT_NAMES, *classes} and classes & set(folder_names(root/o))]
     if strange: raise ValueError(f'{root} holds classes in {", ".join(strange)} too, which is no split: give it one of the names {", ".join(SPLIT_NAMES)}, or move it elsewhere')
 
+# %% ../../nbs/study/03g_classes.ipynb #2978a134
 def need_class_folders(
     root: Path,  # a folder
 ) -> None:  # nothing, or ValueError

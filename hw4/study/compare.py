@@ -125,7 +125,7 @@ def check_fair(
     if a.spec.task == 'classify' and (aligned(b, a).truth.to_numpy() != a.predictions.truth.to_numpy()).any():
         raise ValueError(f'{a.run_id} and {b.run_id} were measured against other labels of the same images: measure both on one folder')
 
-# %% ../../nbs/study/04_compare.ipynb #49040e6f
+# %% ../../nbs/study/04_compare.ipynb #052bc3bb
 def other_versions(
     a: dict | None,  # package -> version; None: nobody noted them
     b: dict | None,
@@ -135,6 +135,7 @@ def other_versions(
     names = [o for o in {**a, **b} if a.get(o) != b.get(o)]
     return tuple(', '.join(f'{o} {side.get(o, "not noted")}' for o in names) for side in (a, b))
 
+# %% ../../nbs/study/04_compare.ipynb #49040e6f
 def differences(
     a: Record,
     b: Record,

@@ -62,9 +62,10 @@ def say_net(
     share = f'; {near/gained:.0%} of them lie near borders, where {lies:.0%} of all labelled pixels are.' if near*inside >= 0 else f'; {lies:.0%} of all labelled pixels lie near borders.'
     return f'Net, {who} has {abs(gained):,.{digits}f} pixels an image {"more" if gained > 0 else "fewer"} right, {parts}{share}'
 
-# %% ../../nbs/study/05j_discussions.ipynb #a6c60a0e
+# %% ../../nbs/study/05j_discussions.ipynb #22f3d86e
 WHERE = ('the change is more favourable near the borders', 'the change is more favourable inside', 'where it is more favourable is not decided')
 
+# %% ../../nbs/study/05j_discussions.ipynb #a6c60a0e
 def say_parts(
     found: Comparison,  # of `where`
     a: list,  # the seeds of A

@@ -67,9 +67,10 @@ def class_cm(
     "The confusion matrix of a classifier's predictions"
     return confusion_matrix(record.predictions.truth, said(record.predictions, record.vocab), labels=record.vocab)
 
-# %% ../../nbs/study/01f_figures.ipynb #43114109
+# %% ../../nbs/study/01f_figures.ipynb #e7a6b572
 MOST = 40  # classes of which each has its numbers and its name in a confusion matrix
 
+# %% ../../nbs/study/01f_figures.ipynb #43114109
 def confusion(
     record: Record,
 ) -> Figure:

@@ -151,7 +151,7 @@ def make_thumbs(
         rows.append(dict(file=predictions.file[i], image=buffer.getvalue(), mask=None if classify else png(y)))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/study/01b_predict.ipynb #b921a0dc
+# %% ../../nbs/study/01b_predict.ipynb #d7647dcd
 def logits_of(
     model: torch.nn.Module,
     files: list,  # paths of images
@@ -174,6 +174,7 @@ def logits_of(
             with torch.inference_mode(): out = batch_logits(model, xb.to(device.name), device=device, tta=tta)
             yield from zip(seen, out.cpu())
 
+# %% ../../nbs/study/01b_predict.ipynb #c56d9e15
 def _read(
     read: Callable,  # file -> (h, w, 3) uint8
     file: Path|str,
@@ -185,6 +186,7 @@ def _read(
         if faults is None: raise
         faults[file] = str(e)
 
+# %% ../../nbs/study/01b_predict.ipynb #b921a0dc
 def headings(
     names: Iterable[str],  # of classes
     taken: tuple,  # names of other columns

@@ -137,7 +137,7 @@ def named(
     every = [o.name for o in ASKED if not o.alone]
     return [question(o) for o in dict.fromkeys(o for name in names for o in (every if name == 'all' else [name]))]
 
-# %% ../../nbs/study/03_questions.ipynb #83d20f1b
+# %% ../../nbs/study/03_questions.ipynb #77952a94
 FCN_ONLY = dict(stride=None, upsampling='bilinear', scaled=False)  # what another net has in the place of an FCN's own fields
 
 def augmented(
@@ -147,6 +147,7 @@ def augmented(
     "The recipe under another augmentation; without any there is one view"
     return replace(spec, augment=augment, views=None if augment == 'none' else spec.views)
 
+# %% ../../nbs/study/03_questions.ipynb #83d20f1b
 def sides_of(
     name: str|Question,
     **changes, # fields of `Spec` to replace on every side; those that are None are left as they are

@@ -46,7 +46,7 @@ def pair_table(
     methods = dict.fromkeys(o.measured['accuracy'].method for o in found)
     return dict(title='Pair by pair', rows=pd.DataFrame(rows), notes=[*many, *(f'{o[0].upper()}{o[1:]}.' for o in methods)])
 
-# %% ../../nbs/study/05h_regimes.ipynb #43a11c9c
+# %% ../../nbs/study/05h_regimes.ipynb #6d011cf9
 def say_reach(
     found: list[Comparison],  # of two classifiers each
 ) -> list[str]:  # sentences
@@ -54,6 +54,7 @@ def say_reach(
     kinds = [o for o in ([o for o in found if o.recipes], [o for o in found if not o.recipes]) if o]
     return [said for some in kinds for said in _reach(some, of=len(found))]
 
+# %% ../../nbs/study/05h_regimes.ipynb #43a11c9c
 def _reach(
     found: list[Comparison],  # all of recipes, or all of single models
     *,

@@ -23,7 +23,7 @@ def effective(
         raise ValueError(f'blocks of {block} neighbours out of {n} images: a block holds 1 (independent images) to {n // 2} (half of them)')
     return n / block
 
-# %% ../../nbs/study/03c_resampled.ipynb #0ec52996
+# %% ../../nbs/study/03c_resampled.ipynb #a95d3ede
 def portions(
     reps: int,  # draws
     numbers: int,  # that are kept for each
@@ -32,6 +32,7 @@ def portions(
     some = max(1, min(reps, 4_000_000 // numbers))
     for first in range(0, reps, some): yield np.arange(first, min(reps, first + some))
 
+# %% ../../nbs/study/03c_resampled.ipynb #0ec52996
 def draws(
     n: int,  # images
     *,
@@ -90,7 +91,7 @@ def expanded(
     lo, hi = np.nanquantile(values, [tail, 1 - tail])
     return float(lo), float(hi)
 
-# %% ../../nbs/study/03c_resampled.ipynb #04c28813
+# %% ../../nbs/study/03c_resampled.ipynb #ca9a88b6
 def swapped_together(
     n: int,  # images
     block: int = 1,  # neighbours that are swapped together; 1: independent images
@@ -98,6 +99,7 @@ def swapped_together(
     "How many blocks are swapped, each by itself"
     return max(2, round(effective(n, block)))
 
+# %% ../../nbs/study/03c_resampled.ipynb #04c28813
 def swaps(
     n: int,  # images
     *,

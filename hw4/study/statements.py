@@ -113,7 +113,7 @@ def say_twice(
     "How many validation images are among the training images"
     if twice := _measured_of(record, record.fingerprint['train']['files'].values()): return f'{twice} also in the training set, by content: the numbers flatter.'
 
-# %% ../../nbs/study/05f_statements.ipynb #e83a5d60
+# %% ../../nbs/study/05f_statements.ipynb #ea4365c7
 def learnt_before(
     record: Record,
 ) -> set[str]:  # content hashes, 16 hex digits each; empty: none, or of these weights it is not known
@@ -123,6 +123,7 @@ def learnt_before(
     if own and own == each and digest_of([o.facts['sha256'] for o in own]) != used['sha256']: return set()  # others have their names by now
     return {image for o in own for image in o.facts.get('learnt_from', ())}
 
+# %% ../../nbs/study/05f_statements.ipynb #e83a5d60
 def say_learnt(
     record: Record,
 ) -> str|None:  # None: none, or of these weights it is not known

@@ -88,7 +88,7 @@ def behind_rows(
     return pd.DataFrame({'images a class': rows['size'].map('{:,}'.format), 'source': rows.source, 'way': rows.way, 'accuracy': rows.accuracy.map('{:.3f}'.format),
                          'behind the first': gap, 'p': [say_p(p) if o != '–' else '–' for p, o in zip(rows.p, gap)]})
 
-# %% ../../nbs/study/05k_transfer_figure.ipynb #96a560c3
+# %% ../../nbs/study/05k_transfer_figure.ipynb #81b1a50f
 def _unanswered(
     runs: dict,  # label -> list of `Record`
     why: str,  # a sentence
@@ -97,6 +97,7 @@ def _unanswered(
     whole = dict(side='the whole table', result=why, runs=[o for side in runs.values() for o in side])
     return dict(summary=[whole], same={}, rows=side_rows(runs), statements=[why], tables=[], pictures=[])
 
+# %% ../../nbs/study/05k_transfer_figure.ipynb #96a560c3
 def table_parts(
     asked: Question,  # a decision table
     runs: dict,  # label -> list of `Record`
