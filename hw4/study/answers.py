@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'said_interval', 'millions', 'weights_words', 'scored', 'side_row', 'class_row', 'said_score', 'side_rows',
-           'merged_table', 'told_once', 'rim_iou', 'readings', 'reading_table']
+           'unanswered', 'merged_table', 'told_once', 'rim_iou', 'readings', 'reading_table']
 
 # %% ../../nbs/study/05a_answers.ipynb #bc8cfe51
 import numpy as np
@@ -101,6 +101,14 @@ def side_rows(
 ) -> pd.DataFrame:  # a row a side
     "An answer in one table"
     return pd.DataFrame([(class_row if o[1][0].spec.task == 'classify' else side_row)(*o) for o in sides.items()])
+
+# %% ../../nbs/study/05a_answers.ipynb #6e317997
+def unanswered(
+    sides: dict,  # label -> list of `Record`
+    why: Exception,
+) -> dict:  # rows, statements, tables, pictures, as a section of the report has them
+    "What is left of an answer whose sides are not one scale: each side by itself"
+    return dict(rows=side_rows(sides), statements=[f'This cannot be answered: {why}.'], tables=[], pictures=[])
 
 # %% ../../nbs/study/05a_answers.ipynb #4d1b2bf0
 def merged_table(

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib import rc_context
 
 from ..learn.boundary import BAND
-from .answers import side_rows
+from .answers import side_rows, unanswered
 from .better import better_net
 from .compare import compare
 from .fewer import forgiven, merge_rows, nested, rise
@@ -200,7 +200,7 @@ def discussed(
     more = dict(attributes=attributes) if name in OF_PEOPLE else {}
     with rc_context({'text.parse_math': False}):
         try: return DISCUSSIONS[name](sides, **more)
-        except ValueError as e: return dict(rows=side_rows(sides), statements=[f'This cannot be answered: {e}.'], tables=[], pictures=[])
+        except ValueError as e: return unanswered(sides, e)
 
 # %% ../../nbs/study/05j_discussions.ipynb #b978a33c
 def say_answer(

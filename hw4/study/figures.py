@@ -9,6 +9,7 @@ __all__ = ['COLOURS', 'SIZE', 'MOST', 'headline', 'curves', 'class_cm', 'confusi
 import io
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -70,6 +71,20 @@ def class_cm(
 # %% ../../nbs/study/01f_figures.ipynb #e7a6b572
 MOST = 40  # classes of which each has its numbers and its name in a confusion matrix
 
+# %% ../../nbs/study/01f_figures.ipynb #87229873
+def _numbers(
+    ax: Axes,  # shows `shares`
+    cm: np.ndarray,  # (n, n) int64, rows true, columns said
+    shares: np.ndarray,  # (n, n) float, 0 to 1, of each row
+    *,
+    seg: bool,  # pixels, of which the share is written, and not images, of which the number is
+):
+    "Write into each cell of a confusion matrix, with lines between them"
+    for (i, j), v in np.ndenumerate(shares):
+        text = f'{v:.0%}' if seg else f'{cm[i, j]}'
+        if v >= .005 or (cm[i, j] and not seg): ax.text(j, i, text, ha='center', va='center', fontsize=7 if seg else 10, color='white' if v > .6 else 'black')
+    for at in np.arange(len(cm) - 1) + .5: ax.axhline(at, color='0.85', linewidth=.5), ax.axvline(at, color='0.85', linewidth=.5)
+
 # %% ../../nbs/study/01f_figures.ipynb #43114109
 def confusion(
     record: Record,
@@ -78,20 +93,16 @@ def confusion(
     seg = record.spec.task == 'segment'
     cm = stack_cms(record.predictions, len(record.vocab)).sum(0)[:-1] if seg else class_cm(record)
     shares, of_all = cm/np.maximum(cm.sum(1, keepdims=True), 1), cm.sum(1)/max(cm.sum(), 1)
-    many = len(cm) > MOST  # then shades alone: numbers would be too small to read, and take minutes to draw
     side = max(3.2, .46*min(len(cm), MOST) + 1.8)
     fig = Figure(figsize=(side + .6, side), layout='constrained')
     ax = fig.subplots()
     ax.imshow(np.where(cm.sum(1, keepdims=True) > 0, shares, np.nan), cmap='Blues', vmin=0, vmax=1)
-    for (i, j), v in np.ndenumerate(shares if not many else np.zeros((0, 0))):
-        text = f'{v:.0%}' if seg else f'{cm[i, j]}'
-        if v >= .005 or (cm[i, j] and not seg): ax.text(j, i, text, ha='center', va='center', fontsize=7 if seg else 10, color='white' if v > .6 else 'black')
+    if len(cm) <= MOST: _numbers(ax, cm, shares, seg=seg)  # of more classes shades alone: numbers would be too small to read, and take minutes to draw
     turned = seg or len(cm) > 4  # names beside each other would run into each other
     names = [f'{o}  {k:.1%}' for o, k in zip(record.vocab, of_all)] if seg else record.vocab
     shown = range(0, len(cm), -(-len(cm)//MOST))  # every name, or of many classes every second, third, ...
     ax.set_xticks(shown, [record.vocab[i] for i in shown], rotation=45 if turned else 0, ha='right' if turned else 'center', fontsize=8)
     ax.set_yticks(shown, [names[i] for i in shown], fontsize=8)
-    for at in np.arange(len(cm) - 1)[:0 if many else None] + .5: ax.axhline(at, color='0.85', linewidth=.5), ax.axvline(at, color='0.85', linewidth=.5)
     ax.set(xlabel='said', ylabel='true, and its share of the labelled pixels' if seg else 'true')
     return fig
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .answers import said_interval, side_rows
+from .answers import said_interval, unanswered
 from .cells import Cell, advice, budget_rows, cell_rows, cells_of, long_rows, say_cells
 from .figures import COLOURS
 from .gallery import embed
@@ -88,15 +88,6 @@ def behind_rows(
     return pd.DataFrame({'images a class': rows['size'].map('{:,}'.format), 'source': rows.source, 'way': rows.way, 'accuracy': rows.accuracy.map('{:.3f}'.format),
                          'behind the first': gap, 'p': [say_p(p) if o != '–' else '–' for p, o in zip(rows.p, gap)]})
 
-# %% ../../nbs/study/05k_transfer_figure.ipynb #81b1a50f
-def _unanswered(
-    runs: dict,  # label -> list of `Record`
-    why: str,  # a sentence
-) -> dict:  # as `table_parts` has it
-    "What is left of a table whose runs are not one scale: each side by itself"
-    whole = dict(side='the whole table', result=why, runs=[o for side in runs.values() for o in side])
-    return dict(summary=[whole], same={}, rows=side_rows(runs), statements=[why], tables=[], pictures=[])
-
 # %% ../../nbs/study/05k_transfer_figure.ipynb #96a560c3
 def table_parts(
     asked: Question,  # a decision table
@@ -104,7 +95,9 @@ def table_parts(
 ) -> dict:  # summary, same, rows, statements, tables, pictures, as `report.section` has them
     "A measured decision table in its parts"
     try: cells = cells_of(asked, runs)
-    except ValueError as e: return _unanswered(runs, f'This cannot be answered: {e}.')
+    except ValueError as e:
+        parts, every = unanswered(runs, e), [o for side in runs.values() for o in side]
+        return dict(summary=[dict(side='the whole table', result=parts['statements'][0], runs=every)], same={}) | parts
     notes = ['Accuracy on the validation images with its 95 % interval: of three seeds and more that of the recipe, for other seeds, other draws of training images and other validation images; of fewer, of the first run alone.',
              'A way wins if it is decidedly better than each of the other three, after Holm\'s correction of the six pairs in its cell; between cells nothing is corrected. The runs from scratch are the same in all cells of a size.',
              'How similar a source is, is what the user said of it.']
