@@ -776,6 +776,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'hw4.study.build.build_model': ('study/build.html#build_model', 'hw4/study/build.py'),
                                  'hw4.study.build.located': ('study/build.html#located', 'hw4/study/build.py'),
                                  'hw4.study.build.need_kind': ('study/build.html#need_kind', 'hw4/study/build.py'),
+                                 'hw4.study.build.on_twins': ('study/build.html#on_twins', 'hw4/study/build.py'),
                                  'hw4.study.build.open_layout': ('study/build.html#open_layout', 'hw4/study/build.py'),
                                  'hw4.study.build.open_others': ('study/build.html#open_others', 'hw4/study/build.py'),
                                  'hw4.study.build.remap_of': ('study/build.html#remap_of', 'hw4/study/build.py'),

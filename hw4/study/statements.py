@@ -22,7 +22,7 @@ from ..learn.sources import own_entry
 from .accuracy import accuracy_of, same_images
 from .answers import SEEN
 from .attributes import say_unknown
-from .build import VARIABLES, remap_of
+from .build import on_twins, remap_of
 from .compare import compare, corrected
 from .folders import RANDOM, as_command
 from .ladder import ladder_sentences, rungs
@@ -230,7 +230,7 @@ def rerun(
     changed = changes(asked, spec)
     seeds = len({o.seed for o in runs})
     more = dict(seeds=seeds) if seeds > 1 else {}
-    unset = f'env -u {VARIABLES[spec.dataset]} ' * env['synthetic']  # it would name real images
+    unset = on_twins(spec.dataset) * env['synthetic']
     if set(changed) - set(OPTIONS): return unset + as_python(asked.name, changed | ({} if env['synthetic'] else dict(path=env['path'])) | more)
     given = {o: changed[o] for o in OPTIONS if changed.get(o) is not None} | ({} if env['synthetic'] else {spec.dataset: env['path']}) | more
     return unset + as_command((asked.name,), given)

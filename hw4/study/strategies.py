@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..data.strategies import say_visible
 from ..data.synth import is_twin
-from .build import VARIABLES, whereabouts
+from .build import on_twins, whereabouts
 from .folders import command_of
 from .questions import QUESTIONS, Question, augmented, question
 from .statements import OPTIONS
@@ -49,7 +49,7 @@ def compare_strategies(
     folder, words = whereabouts(asked.dataset, path)
     given = {asked.dataset: folder} if path or not is_twin(folder) else {}
     options = {k: how.get(k) for k in (*OPTIONS, 'seeds')} | dict(augment=list(strategies))
-    unset = f'env -u {VARIABLES[asked.dataset]} ' * (not given)  # it would name real images
+    unset = on_twins(asked.dataset) * (not given)
     asked = replace(asked, command=unset + command_of(given, options, questions=(question(name).name,)))
     print(words)
     return ask_aloud(asked, path=path, watch=watch, **how)

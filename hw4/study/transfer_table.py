@@ -15,7 +15,7 @@ from matplotlib import rc_context
 
 from ..data.layouts import Layout
 from ..data.synth import is_twin
-from .build import VARIABLES, located
+from .build import located, on_twins
 from .cells import Cell, cell_rows, cells_of, long_rows, say_cells
 from .classes import class_size, open_classes
 from .folders import check_files, dataset_name
@@ -97,7 +97,7 @@ def transfer_table(
     "Show what a decision table will cost, run it, and say and write what was found"
     changes, named = changes or {}, parse_sources(sources)
     layout, recipe = open_target(target.get('portraits'), target.get('images'), changes)
-    unset = f'env -u {VARIABLES["portraits"]} ' * (not any(target.values()) and is_twin(layout.root))  # it would name real images
+    unset = on_twins('portraits') * (not any(target.values()) and is_twin(layout.root))
     command = unset + table_command(target | dict(sources=sources, sizes=sizes, seeds=how.get('seeds', 3)) | changes)
     asked = table_question(layout, recipe, sources=named, sizes=sizes, command=command)
     need_sources(asked)
