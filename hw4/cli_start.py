@@ -73,7 +73,6 @@ def pretrain(
     images: Annotated[Optional[Path], typer.Option(help='Class folders instead: tell the classes')] = None,
     attributes: Annotated[Optional[list[str]], typer.Option(help='Names; or all; or all-but and names (default: all-but Heavy_Makeup Wearing_Lipstick)')] = None,
     leave_out: Annotated[Optional[list[Path]], typer.Option(help='Folders of images: every one of them is left out, by content')] = None,
-    pseudo_labels: Annotated[Optional[str], typer.Option(help='A run of yours whose classes are told too, as it sees them on these portraits (self-training)')] = None,
     weights: Annotated[str, typer.Option(help="To start from: 'none' (random numbers), 'imagenet', a file, or a name of your own")] = 'none',
     size: Annotated[Optional[str], typer.Option(help='Pixels: HEIGHTxWIDTH, or HEIGHT in the proportions of the default (160x128)')] = None,
     epochs: Annotated[Optional[int], typer.Option(help='Passes over the training images (default: 8)')] = None,
@@ -94,12 +93,11 @@ def pretrain(
     if len(given) != 1: raise ValueError(f'{" and ".join(f"--{o}" for o in given) or "no images"} given: expected one of --portraits, --scenes and --images')
     if attributes and not portraits: raise ValueError('--attributes belongs to --portraits')
     if leave_out and scenes: raise ValueError('--leave-out belongs to --portraits and --images')
-    if pseudo_labels and not portraits: raise ValueError('--pseudo-labels belongs to --portraits')
     how = dict(weights=None if weights.lower() == 'none' else weights, size=parse_size(size), epochs=epochs, lr=lr, bs=bs, augment=augment,
                zoom=tuple(zoom) if zoom else None, name=name, seed=seed, device=best_device(device.lower()), again=again)
     if scenes: entry = pretrain_crops(arch, scenes, **how)
     elif images: entry = pretrain_classes(arch, images, leave_out=leave_out or (), **how)
-    else: entry = pretrain_attributes(arch, portraits, attributes=attributes or ALL_BUT, leave_out=leave_out or (), pseudo_labels=pseudo_labels, **how)
+    else: entry = pretrain_attributes(arch, portraits, attributes=attributes or ALL_BUT, leave_out=leave_out or (), **how)
     print(say_source(entry))
 
 # %% ../nbs/cli_start.ipynb #f5bcf6b0

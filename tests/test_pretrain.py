@@ -28,7 +28,6 @@ from hw4.learn.sources import entries, own_entry
 from hw4.learn.transfer import clas_learner
 from hw4.study import pretrain as source_task
 from hw4.study.pretrain import Task, learn_source, pretrain, pretrain_crops, source_spec, task_learner
-from hw4.study.predict import predict_classes
 from hw4.study.records import records
 from hw4.study.run import evaluate, run
 from hw4.study.source_scores import score_attributes
@@ -222,51 +221,6 @@ def test_two_nets_side_by_side(faces, tmp_path):
     with pytest.raises(ValueError, match='which is now'): frozen.model()
     with pytest.raises(ValueError, match='the weights of one net'): pretrain(NET, faces, weights='near+far', **HOW)
     with pytest.raises(ValueError, match='no such name'): run(replace(spec, weights='near+none'), path=target, store=tmp_path/'runs', device=CPU, watch=False)
-
-
-def test_a_source_is_taught_by_a_run(faces, tmp_path, monkeypatch):
-    "Beside the attributes it learns what the run says, of images that the run has never seen; whose labels it knows at second hand is on record"
-    monkeypatch.setenv('HW4_STORE', str(tmp_path/'runs'))
-    target, _ = drawn(faces, tmp_path/'target')
-    spec = Spec('classify', 'portraits', NET, SIZE, 'scratch', None, epochs=1, bs=4)
-    one, two = (run(spec, seed=o, path=target, device=CPU, watch=False) for o in (0, 1))
-    asked, how = [], HOW | dict(leave_out=[target])
-    monkeypatch.setattr('hw4.study.pseudo_labels.predict_classes', lambda *args, **more: asked.append(args[0].run_id) or predict_classes(*args, **more))
-    pupil = pretrain(NET, faces, pseudo_labels=one.run_id, name='pupil', **how)
-    assert pupil.facts['names'][-1] == 'heavy_makeup (pseudo-label)' and pupil.facts['taught_by'] == [one.run_id] == asked
-    assert one.run_id in pupil.facts['trained_on'] and pupil.facts['each'][-1]['name'] == pupil.facts['names'][-1]
-    assert set(pupil.facts['learnt_from']) > set(one.fingerprint['train']['files'].values())
-    alone = pretrain(NET, faces, name='alone', **how)
-    assert len(pupil.facts['names']) == len(alone.facts['names']) + 1 and pupil.facts['sha256'] != alone.facts['sha256'] and alone.facts['taught_by'] == []
-    assert pretrain(NET, faces, pseudo_labels=one.run_id, name='pupil', **how).facts == pupil.facts and len(asked) == 1  # found, and nobody is asked again
-    with pytest.raises(ValueError, match='trained otherwise'): pretrain(NET, faces, pseudo_labels=two.run_id, name='pupil', **how)
-    both = pretrain(NET, faces, pseudo_labels=one.run_id.rsplit('-', 1)[0], name='both', **how)
-    assert both.facts['taught_by'] == [one.run_id, two.run_id]
-    turned = tmp_path/'turned'
-    for old, new in (('train', 'val'), ('val', 'train')): shutil.copytree(target/old, turned/new)  # measured on what the teacher has learnt from
-    record = run(replace(spec, regime='fine_tune', weights='pupil'), path=turned, device=CPU, watch=False)
-    assert say_learnt(record).startswith('CAREFUL: 8 of the 8 validation images')
-
-
-def test_pseudo_labels_teach(faces, tmp_path, monkeypatch):
-    "What a teacher sees in the images, whatever it be, the weights have learnt to see: here what is bright, of which no attribute tells"
-    monkeypatch.setenv('HW4_STORE', str(tmp_path/'runs'))
-    target, _ = drawn(faces, tmp_path/'target')
-    teacher = run(Spec('classify', 'portraits', NET, SIZE, 'scratch', None, epochs=1, bs=4), path=target, device=CPU, watch=False)
-    light = lambda files: np.array([np.asarray(Image.open(o).convert('L')).mean() for o in files])
-    middle = np.median(light(attributed(faces).paths()))
-    monkeypatch.setattr('hw4.study.pseudo_labels.opinions', lambda _, files, **__: np.stack([p := (light(files) > middle).astype(float), 1 - p], 1))
-    pupil = pretrain(NET, faces, attributes=['Smiling'], pseudo_labels=teacher.run_id, **HOW | dict(epochs=20, augment='none', lr=3e-3))
-    assert pupil.facts['each'][-1]['accuracy'] > .6  # of images held out, half of which are bright; .5 where pseudo-labels count for nothing
-
-
-def test_only_a_run_that_tells_classes_teaches(tmp_path, monkeypatch):
-    monkeypatch.setenv('HW4_STORE', str(tmp_path/'runs'))
-    with pytest.raises(ValueError, match="'nobody' names no record"): pretrain(NET, tmp_path/'not there', pseudo_labels='nobody', watch=False)
-    roads = run(Spec('segment', 'scenes', NET, (72, 96), 'scratch', None, stride=8, epochs=1, bs=2), path=scenes_twin(tmp_path/'roads', n_train=2, n_val=1, size=(72, 96)), device=CPU, watch=False)
-    with pytest.raises(ValueError, match='says what each pixel is'): pretrain(NET, tmp_path/'not there', pseudo_labels=roads.run_id, watch=False)
-    said = CliRunner().invoke(start, ['pretrain', '--arch', NET, '--images', str(tmp_path), '--pseudo-labels', 'any'])
-    assert '--pseudo-labels belongs to --portraits' in str(said.exception)
 
 
 def test_the_command_as_it_is_typed(faces, tmp_path):
