@@ -15,7 +15,8 @@ from hw4.learn.average import AverageWeights, floats
 from hw4.learn.backbones import backbone
 from hw4.learn.fcn import FCN, seg_learner
 from hw4.study.build import build_dls, open_layout
-from hw4.study.predict import LOOKS, predict_files
+from hw4.study.looks import LOOKS
+from hw4.study.predict import predict_files
 from hw4.study.run import evaluate, run
 from hw4.study.spec import TTAS, Spec
 from tests.killed import PLAIN, ends_as_unbroken
@@ -130,10 +131,10 @@ def test_closer_looks_are_the_mean_over_the_whole_and_its_enlarged_middle(twins,
     model, dls = record.model(), build_dls(spec, open_layout(spec, twins['portraits']), PLAIN)
     x = next(iter(dls.valid))[0].as_subclass(torch.Tensor)
     said = []
-    for scale in (1, 1.15, 1.3):
-        big = torch.nn.functional.interpolate(x, [round(o*scale) for o in x.shape[-2:]], mode='bilinear')
-        top, left = ((o - k)/2 for o, k in zip(big.shape[-2:], x.shape[-2:]))
-        middle = big[..., round(top):round(top) + x.shape[-2], round(left):round(left) + x.shape[-1]]
+    for zoom in (1, 1.15, 1.3):
+        part = [round(o/zoom) for o in x.shape[-2:]]
+        top, left = (round((o - k)/2) for o, k in zip(x.shape[-2:], part))
+        middle = torch.nn.functional.interpolate(x[..., top:top + part[0], left:left + part[1]], x.shape[-2:], mode='bilinear')
         with torch.inference_mode(): said += [model(middle).softmax(1), model(middle.flip(-1)).softmax(1)]
     stored = torch.tensor(np.stack(record.predictions.logits)[:len(x)]).softmax(1)
     torch.testing.assert_close(stored.float(), torch.stack(said).mean(0), rtol=1e-4, atol=1e-5)

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision import models
 
 from hw4.learn.backbones import VGGMaps, backbone, blocks_of, build_body, normalisation
-from hw4.learn.weights import Published, WeightsError, fetch, file_sha256, lite_to_timm, packaged, published, read_state, weights_here
+from hw4.learn.weights import PACKAGES, Published, WeightsError, fetch, file_sha256, lite_to_timm, packaged, published, read_state, weights_here
 
 LITE = 'tf_efficientnet_lite0'
 
@@ -209,6 +209,16 @@ def test_a_file_put_into_the_cache_by_hand_is_found(nowhere):
     torch.testing.assert_close(bb.body.conv1.weight, state['conv1.weight'])
 
 
+def test_only_nets_that_can_be_built_are_offered(nowhere):
+    "Of torchvision's files those of nets that torchvision builds for us: ResNet's are read by nobody, GoogLeNet and MNASNet are no backbones"
+    nowhere.mkdir(parents=True)
+    for arch in ('alexnet', 'resnet18', 'googlenet', 'squeezenet1_0', 'mnasnet1_0'):
+        (nowhere / models.get_model_weights(arch).DEFAULT.url.split('/')[-1]).touch()
+    assert [o for o in weights_here() if o not in PACKAGES] == ['alexnet']
+    for arch in ('googlenet', 'mnasnet1_0'):
+        with pytest.raises(ValueError, match=f"no net is called '{arch}'"): backbone(arch, None)
+
+
 def test_a_damaged_cache_is_an_error_and_not_a_net(nowhere):
     nowhere.mkdir(parents=True)
     torch.save(backbone('alexnet', None).body.features.state_dict(), nowhere / 'alexnet-owt-7be5be79.pth')
@@ -246,7 +256,7 @@ def test_building_a_net_takes_one_number_from_the_global_stream():
 
 
 def test_published_entries_are_well_formed():
-    for arch, timm in [('alexnet', False), ('vgg16', False), ('resnet18', True), ('convnext_atto', True), (LITE, True)]:
-        for o in published(arch, timm):
+    for arch in ('alexnet', 'vgg16', 'resnet18', 'convnext_atto', LITE):
+        for o in published(arch):
             assert o.url.startswith('https://') or o.source.startswith('package')
-    assert published(LITE, True)[0].source.startswith('package')
+    assert published(LITE)[0].source.startswith('package')

@@ -17,7 +17,7 @@ import pandas as pd
 
 # %% ../../nbs/data/00_layouts.ipynb #6ca5b754
 IMAGE_SUFFIXES = frozenset('.jpg .jpeg .png .bmp .gif .tif .tiff .webp .ppm .pgm'.split())
-SPLIT_NAMES = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}  # name of the folder -> name of the split
+SPLIT_NAMES = {'train': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}  # name of the folder -> name of the split
 KNOWN_LAYOUTS = '''The known layouts:
   class folders   {train,val,test}/{class}/*.jpg, or {class}/*.jpg
   mask folders    {train,val,test}/*.png and {train,val,test}annot/*.png of the same names, perhaps with train.csv (img,label);
@@ -159,11 +159,13 @@ def list_class_folders(
     splits = [o for o in folder_names(root) if o in SPLIT_NAMES]
     if not any(folder_names(root/o) for o in splits): splits = ['.']
     here = {s: folder_names(root/s) for s in splits}
-    rows, faults = [], []
+    rows, classes = [], sorted(set().union(*here.values()))
+    faults = [Fault(o, 'holds classes too, and no split is called so', f'Call it one of {", ".join(SPLIT_NAMES)}, or move it elsewhere')
+              for o in folder_names(root) if o not in {*SPLIT_NAMES, *classes} and {*classes} & {*folder_names(root/o)}]
     for s in splits:
         at = '' if s == '.' else f'{s}/'
         faults += [Fault(at + o, 'image in no class folder', 'Move it into the folder of its class') for o in image_names(root/s)]
-        for c in sorted(set().union(*here.values())):
+        for c in classes:
             names = image_names(root/s/c)
             rows += [(f'{at}{c}/{o}', SPLIT_NAMES.get(s, 'all'), c) for o in names]
             faults += [Fault(f'{at}{c}/{o}', 'folder with images in a class folder', 'Move its images out, into the folder of their class')
@@ -175,7 +177,7 @@ def list_class_folders(
 
 # %% ../../nbs/data/00_layouts.ipynb #0ca5d4a1
 def class_folders(
-    path: Path | str,  # folder with {train,val,valid,test}/{class}/ or {class}/
+    path: Path | str,  # folder with {train,val,valid,validation,test}/{class}/ or {class}/
 ) -> Layout:  # task 'classify', column label; split 'all' if there are no split folders
     "A dataset whose folders are its classes"
     items, faults = list_class_folders(root := need_folder(path))

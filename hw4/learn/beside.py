@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -57,7 +58,7 @@ def together(
     found: Sequence[Weights],  # of each body, at least one
 ) -> Weights:  # with one hash for all, as `digest_of` has it
     "Where the numbers of several bodies came from; WeightsError if they want their pixels in different ways"
-    if len({(o.mean, o.std) for o in found}) > 1: raise WeightsError(f'{" and ".join(o.name for o in found)} were trained on pixels of another mean or deviation, and one net has one of each')
+    if any(not np.allclose([found[0].mean, found[0].std], [o.mean, o.std], atol=1e-6) for o in found): raise WeightsError(f'{" and ".join(o.name for o in found)} were trained on pixels of another mean or deviation, and one net has one of each')
     return Weights('+'.join(o.name for o in found), ' beside '.join(o.source for o in found), digest_of([o.sha256 for o in found]), found[0].mean, found[0].std)
 
 def beside(

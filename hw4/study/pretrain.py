@@ -27,9 +27,10 @@ from ..data.images import hold_out
 from ..data.layouts import Layout, class_folders
 from ..data.synth import is_twin
 from ..learn.device import Device, best_device
-from ..learn.backbones import from_timm, weights_of
+from ..learn.backbones import weights_of
 from ..learn.beside import alone, names_of
 from ..learn.sources import Entry, check_name, own_entry, save_entry, weights_file, weights_folder
+from ..learn.weights import from_timm
 from .build import build_dls, build_learner
 from .checkpoint import Checkpoint, seed_everything, unfinished
 from .environment import environment

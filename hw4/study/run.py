@@ -23,7 +23,8 @@ from .build import build_dl, build_model, located, open_others
 from .checkpoint import Checkpoint, unfinished
 from .environment import environment
 from .figures import confusion, curves
-from .predict import LOOKS, make_thumbs, predict_rows
+from .looks import LOOKS
+from .predict import make_thumbs, predict_rows
 from .records import Record, changed_tensors, fingerprint, is_stored, measure, run_name, store_path, write_record
 from .spec import Spec, title
 from .train import keeps_features, stages, train, views_of
@@ -145,7 +146,7 @@ def estimate(
     for i, group in enumerate(model.groups()[:-1]):
         for o in group: o.requires_grad_(i >= FROZEN[spec.regime]).train(i >= FROZEN[spec.regime])  # what is frozen is in eval mode
     step, look = _seconds(model, x, device, grad=True)/len(x), _seconds(model, x, device, grad=False)/len(x)
-    seconds = look*n_valid*sum(scale**2 for scale, _ in LOOKS[spec.tta])
+    seconds = look*n_valid*sum(o.scale**2 for o in LOOKS[spec.tta])
     for epochs, head_only in stages(spec):
         once = head_only and keeps_features(spec, device)
         seconds += views_of(spec, epochs)*look*n_train + look*n_valid if once else epochs*(step*n_train + look*n_valid)
