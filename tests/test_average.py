@@ -19,7 +19,7 @@ from hw4.study.looks import LOOKS
 from hw4.study.predict import predict_files
 from hw4.study.run import evaluate, run
 from hw4.study.spec import TTAS, Spec
-from tests.killed import PLAIN, ends_as_unbroken
+from tests.killed import PLAIN, StopAfter, ends_as_unbroken
 
 FACES = Spec('classify', 'portraits', 'test_efficientnet', (40, 32), regime='scratch', weights=None, epochs=3, bs=4, augment='whole_face', ema=.9, lr=.01)
 ROADS = Spec('segment', 'scenes', 'test_efficientnet', (33, 48), regime='scratch', weights=None, epochs=2, bs=2, stride=8, ema=.9, lr=.02)
@@ -91,6 +91,16 @@ def test_a_killed_run_goes_on_with_its_mean(twins, tmp_path, n, changes):
     "Killed in any epoch, the last one too, where only the record is missing"
     spec = replace(FACES, **changes)
     ends_as_unbroken(spec, n, path=twins['portraits'], tmp_path=tmp_path)
+
+
+def test_a_run_that_is_stopped_gives_threads_back(twins, tmp_path):
+    "What comes after it in a notebook is as fast as before"
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt): run(FACES, path=twins['portraits'], store=tmp_path, device=PLAIN, watch=[StopAfter(1)])
+        assert PLAIN.threads == 1 and torch.get_num_threads() == 2
+    finally: torch.set_num_threads(before)
 
 
 def test_a_segmentation_is_recorded_with_its_mean(twins, tmp_path):
