@@ -209,11 +209,13 @@ def test_a_file_put_into_the_cache_by_hand_is_found(nowhere):
     torch.testing.assert_close(bb.body.conv1.weight, state['conv1.weight'])
 
 
-def test_only_nets_that_can_be_built_are_offered(nowhere):
+def test_only_nets_that_can_be_built_are_offered(nowhere, tmp_path, monkeypatch):
     "Of torchvision's files those of nets that torchvision builds for us: ResNet's are read by nobody, GoogLeNet and MNASNet are no backbones"
     nowhere.mkdir(parents=True)
     for arch in ('alexnet', 'resnet18', 'googlenet', 'squeezenet1_0', 'mnasnet1_0'):
         (nowhere / models.get_model_weights(arch).DEFAULT.url.split('/')[-1]).touch()
+    monkeypatch.setattr('hw4.learn.weights.HF_HUB_CACHE', tmp_path / 'hf')
+    (tmp_path / 'hf' / 'models--timm--resnet18.of_a_later_timm').mkdir(parents=True)
     assert [o for o in weights_here() if o not in PACKAGES] == ['alexnet']
     for arch in ('googlenet', 'mnasnet1_0'):
         with pytest.raises(ValueError, match=f"no net is called '{arch}'"): backbone(arch, None)

@@ -89,7 +89,7 @@ def test_missing_class_and_split(portraits):
     (portraits/'val'/'heavy_makeup').rmdir()
     assert list(found(check(portraits))) == ['val/heavy_makeup']
     (portraits/'val').rename(portraits/'elsewhere')
-    assert found(check(portraits)) == {'val': 'folder is missing, there is only train'}
+    assert found(check(portraits)) == {'val': 'folder is missing, there is only train', 'elsewhere': 'holds classes too, and no split is called so'}
 
 
 @pytest.mark.parametrize('listed', [True, False])

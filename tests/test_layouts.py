@@ -125,6 +125,14 @@ def test_images_and_masks_are_no_classes(tmp_path, files):
     assert recognise(draw(tmp_path, *(str(o).replace(o.split('/')[-2], 'cat') for o in files))) == 'class folders'
 
 
+@pytest.mark.parametrize('read, files', [
+    (class_folders, [f'{s}/{c}/1.jpg' for s in ('train', 'val', 'valid') for c in ('cat', 'dog')]),
+    (mask_folders, both('1', splits=('train', 'val', 'valid'))),
+    (lambda o: pair_folders(o/'a', o/'b'), [f'{side}/{s}/1.png' for side in 'ab' for s in ('train', 'val', 'valid')])], ids=['classes', 'masks', 'pairs'])
+def test_two_folders_are_not_taken_for_one_split(tmp_path, read, files):
+    with pytest.raises(ValueError, match='val and .*valid: are both the split val'): read(draw(tmp_path, *files))
+
+
 def test_a_file_counts_once(tmp_path):
     draw(tmp_path, *both('1', '2'))
     (tmp_path/'val.csv').write_text('img,label\nval/1.png,valannot/1.png\ntrain/2.png,valannot/2.png\nval/1.png,valannot/1.png\n')

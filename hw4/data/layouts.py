@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'SPLIT_NAMES', 'KNOWN_LAYOUTS', 'PAIR_NAMES', 'FOLDERS', 'ENDS', 'Fault', 'refuse', 'folder_names',
-           'image_names', 'need_folder', 'find_images', 'Layout', 'need_classes', 'list_class_folders', 'class_folders',
-           'match_stems', 'list_csv', 'folders_in', 'mask_pairs', 'list_pair', 'list_masks', 'mask_folders']
+           'image_names', 'need_folder', 'find_images', 'Layout', 'need_classes', 'split_faults', 'list_class_folders',
+           'class_folders', 'match_stems', 'list_csv', 'folders_in', 'mask_pairs', 'list_pair', 'list_masks',
+           'mask_folders']
 
 # %% ../../nbs/data/00_layouts.ipynb #3e459fe6
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -150,6 +152,15 @@ def need_classes(
     raise ValueError(f'{root} holds {", ".join(names)}: these are no classes but images with masks. Name the two folders images/ and '
                      'masks/ (in them train/, val/), or read any two folders with pair_folders(images, masks, suffix="_P") of hw4.data.pairs')
 
+# %% ../../nbs/data/00_layouts.ipynb #34f2376e
+def split_faults(
+    folders: Iterable[tuple[str, str]],  # name of a split, folder of its images
+) -> list[Fault]:  # one for each split that several folders are called by
+    "Folders such as val and validation, which would be taken for one"
+    by_split = {}
+    for split, folder in folders: by_split.setdefault(split, []).append(folder)
+    return [Fault(' and '.join(o), f'are both the split {split}', 'Put their images into one folder, or move one elsewhere') for split, o in by_split.items() if len(o) > 1]
+
 # %% ../../nbs/data/00_layouts.ipynb #34f2376f
 def list_class_folders(
     path: Path | str,  # folder with {split}/{class}/ or {class}/
@@ -160,8 +171,9 @@ def list_class_folders(
     if not any(folder_names(root/o) for o in splits): splits = ['.']
     here = {s: folder_names(root/s) for s in splits}
     rows, classes = [], sorted(set().union(*here.values()))
-    faults = [Fault(o, 'holds classes too, and no split is called so', f'Call it one of {", ".join(SPLIT_NAMES)}, or move it elsewhere')
-              for o in folder_names(root) if o not in {*SPLIT_NAMES, *classes} and {*classes} & {*folder_names(root/o)}]
+    faults = split_faults((SPLIT_NAMES.get(o, 'all'), o) for o in splits)
+    faults += [Fault(o, 'holds classes too, and no split is called so', f'Call it one of {", ".join(SPLIT_NAMES)}, or move it elsewhere')
+               for o in folder_names(root) if o not in {*SPLIT_NAMES, *classes} and any(image_names(root/o/c) for c in classes)]
     for s in splits:
         at = '' if s == '.' else f'{s}/'
         faults += [Fault(at + o, 'image in no class folder', 'Move it into the folder of its class') for o in image_names(root/s)]
@@ -276,7 +288,7 @@ def list_masks(
     "List images with their masks, with everything that is wrong with the arrangement"
     found = [(split, *list_pair(root, folders, suffix=suffix, unlisted=unlisted)) for split, *folders in pairs]
     rows = [(o, split, m) for split, names, _ in found for o, m in names]
-    faults = [o for *_, wrong in found for o in wrong]
+    faults = [*split_faults((split, images) for split, images, _ in pairs), *(o for *_, wrong in found for o in wrong)]
     named = Counter(o for name, _, mask in rows for o in (name, mask))
     faults += [Fault(o, f'named {k} times', 'Let each file be in one split, once') for o, k in named.items() if k > 1]
     if not pairs: faults.append(Fault('.', 'no folder of images and masks', 'Name them train and trainannot, or images and masks'))

@@ -21,7 +21,7 @@ import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
 from safetensors.torch import load_file
-from timm import get_pretrained_cfg, is_model, list_models
+from timm import get_pretrained_cfg, is_model, is_model_pretrained, list_models
 from torch.hub import HASH_REGEX, download_url_to_file, get_dir
 from torchvision import models
 from ..data.contents import Remembered
@@ -69,12 +69,12 @@ def read_state(
     if not isinstance(state, dict) or not all(isinstance(o, torch.Tensor) for o in state.values()):
         raise WeightsError(f'{file} holds {type(state).__name__}, expected a dictionary of tensors: save net.state_dict()')
     state = {k.removeprefix('module.'): v for k, v in state.items()}
-    if not {k.split('.')[0] for k in state} <= {'norm', 'body', 'head'}: return state
+    if 'norm.mean' not in state: return state
     return {k.removeprefix('body.'): v for k, v in state.items() if k.startswith('body.')} or state  # a net of our own: its body alone is a backbone
 
 # %% ../../nbs/learn/00b_weights.ipynb #6a0dd1f0
 # these have several outputs while they train, or end in a convolution and not in a Linear, or read their file by a version that tensors alone do not tell
-ODD = ('googlenet', 'inception_v3', 'squeezenet1_0', 'squeezenet1_1', 'mnasnet0_5', 'mnasnet0_75', 'mnasnet1_0', 'mnasnet1_3')
+ODD = ('googlenet', 'squeezenet1_0', 'squeezenet1_1', 'mnasnet0_5', 'mnasnet0_75', 'mnasnet1_0', 'mnasnet1_3')
 
 # %% ../../nbs/learn/00b_weights.ipynb #7b1ee2a1
 def torchvision_archs() -> list[str]:  # sorted
@@ -157,7 +157,7 @@ def weights_here() -> list[str]:  # archs, sorted
     "The nets whose published weights are on this machine now"
     hub = [o.name.removeprefix('models--timm--') for o in Path(HF_HUB_CACHE).glob('models--timm--*')]
     byhand = [o.stem for o in (Path(get_dir()) / 'checkpoints').glob('*.safetensors')]
-    candidates = {*PACKAGES, *torchvision_archs(), *(o for o in hub + byhand if is_model(o))}
+    candidates = {*PACKAGES, *torchvision_archs(), *(o for o in hub + byhand if is_model_pretrained(o))}
     return sorted(o for o in candidates if any(p.file.exists() for p in published(o)))
 
 # %% ../../nbs/learn/00b_weights.ipynb #cfe2b0bc
