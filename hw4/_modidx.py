@@ -965,7 +965,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'hw4.study.ladder.say_ladder': ('study/ladder.html#say_ladder', 'hw4/study/ladder.py')},
             'hw4.study.looks': { 'hw4.study.looks.Look': ('study/looks.html#look', 'hw4/study/looks.py'),
                                  'hw4.study.looks.batch_logits': ('study/looks.html#batch_logits', 'hw4/study/looks.py'),
-                                 'hw4.study.looks.look': ('study/looks.html#look', 'hw4/study/looks.py'),
+                                 'hw4.study.looks.look_once': ('study/looks.html#look_once', 'hw4/study/looks.py'),
                                  'hw4.study.looks.mirrored_too': ('study/looks.html#mirrored_too', 'hw4/study/looks.py')},
             'hw4.study.overfit': { 'hw4.study.overfit.Losses': ('study/overfit.html#losses', 'hw4/study/overfit.py'),
                                    'hw4.study.overfit.Losses.gap': ('study/overfit.html#losses.gap', 'hw4/study/overfit.py'),
