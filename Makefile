@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help install demo test test-slow bench bench-scale prepare clean
+.PHONY: help install demo test test-slow test-gpu bench bench-scale prepare clean
 
 help:
 	@echo "make demo       the whole path on synthetic images, and a report (about 5 minutes)"
 	@echo "make test       every lesson and test, and the checks on the notebooks"
 	@echo "make test-slow  what is slow by nature"
+	@echo "make test-gpu   what only a GPU can show"
 	@echo "make bench      speed against the usual way, on real images, alone on the machine (under an hour)"
 	@echo "make bench-scale  time and memory as a set grows to 100,000 images"
 	@echo "make prepare    export, clean, README: before a commit"
@@ -38,6 +39,10 @@ test: install
 test-slow: install
 	$(ALONE) $(BIN)/nbdev_test --flags slow --n_workers 1
 	$(ALONE) $(BIN)/python -m pytest -m slow -s
+
+test-gpu: install
+	$(ALONE) $(BIN)/nbdev_test --flags cuda --n_workers 1
+	$(ALONE) $(BIN)/python -m pytest -m cuda
 
 # The figures go to benchmarks/results. An interrupted benchmark goes on with `make bench BENCH=--resume`.
 bench: install

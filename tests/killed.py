@@ -27,9 +27,9 @@ class EpochsTrained(Callback):
     def before_train(self): self.n += 1
 
 
-def ends_as_unbroken(spec, n, *, path, tmp_path, kept=None):
+def ends_as_unbroken(spec, n, *, path, tmp_path, kept=None, device=PLAIN):
     "A run that is stopped after `n` epochs leaves no record, and ends like the unbroken one when it goes on, from `kept` epochs (None: all `n`)"
-    shared = dict(path=path, device=PLAIN)
+    shared = dict(path=path, device=device)
     whole = run(spec, store=tmp_path/'whole', watch=False, **shared)
     with pytest.raises(KeyboardInterrupt): run(spec, store=tmp_path/'broken', watch=[StopAfter(n)], **shared)
     assert records(tmp_path/'broken') == []

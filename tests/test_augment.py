@@ -174,6 +174,14 @@ def test_outside_of_a_mask_is_255_exactly_where_the_frame_leaves_the_source(batc
 
 
 @pytest.mark.parametrize('name', STRATEGIES)
+def test_nothing_is_asked_of_a_batch_that_is_elsewhere(name):
+    "On `meta` every question about a value is an error; on a GPU it is a wait"
+    x, y = (torch.zeros(6, *o, 40, 56, dtype=torch.uint8, device='meta') for o in ((3,), ()))
+    varied = Augment(strategy(name))((TensorImage(x), TensorMask(y)), split_idx=0)
+    assert [(o.shape, o.dtype) for o in varied] == [(x.shape, torch.float32), (y.shape, torch.uint8)]
+
+
+@pytest.mark.parametrize('name', STRATEGIES)
 def test_only_torchs_random_source_is_used(batch, name):
     augment = Augment(strategy(name))
     states = random.getstate(), np.random.get_state()[1].copy()

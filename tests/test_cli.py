@@ -11,6 +11,7 @@ from unittest import mock
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from hw4.cli import main
@@ -187,6 +188,12 @@ def test_an_error_is_a_line_in_a_process_of_its_own_too():
 def test_errors_say_what_to_do(words, says):
     said = hw4(*words, ok=False)
     assert says in said and 'Traceback' not in said
+
+
+def test_a_full_memory_is_said_in_words():
+    full = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB.')
+    with mock.patch('hw4.cli.app', side_effect=full): said = hw4('runs', ok=False)
+    assert said.startswith("hw4: the GPU's memory is full") and '--size' in said and '--device cpu' in said
 
 
 def test_no_weights_is_an_error_and_not_a_random_net(place):

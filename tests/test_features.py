@@ -39,7 +39,7 @@ def body(tmp_path_factory, faces):
     file = tmp_path_factory.mktemp('body')/'body.pth'
     spec = Spec('classify', 'portraits', 'resnet18', (48, 32), regime='scratch', weights=None)
     torch.manual_seed(0)
-    torch.save(build_learner(spec, build_dls(spec, portraits(faces)), DEVICE).model.body.state_dict(), file)
+    torch.save(build_learner(spec, build_dls(spec, portraits(faces), DEVICE), DEVICE).model.body.state_dict(), file)
     return str(file)
 
 

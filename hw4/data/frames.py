@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from .sending import send
 
 # %% ../../nbs/data/04a_frames.ipynb #c7f64fdd
 def frame_map(
@@ -81,15 +82,15 @@ def frame_points(
 # %% ../../nbs/data/04a_frames.ipynb #50acf18f
 def sample(
     x: torch.Tensor,  # (n, channels, h, w) float
-    theta: torch.Tensor,  # (n, 2, 3) maps from frame to source
+    theta: torch.Tensor,  # (n, 2, 3) maps from frame to source, best where they were drawn: of those on a GPU, it must be asked what they are
     *,
     mode: str = 'bilinear',  # 'bilinear' or 'nearest'
     padding: str = 'reflection',  # what lies outside the source: 'reflection' or 'zeros'
 ) -> torch.Tensor:  # (n, channels, h, w) float
     "A batch as seen through its frames"
     if torch.equal(theta.abs().cpu(), torch.eye(2, 3).expand(len(theta), 2, 3)):
-        return torch.where((theta[:, 0, 0] < 0).to(x.device)[:, None, None, None], x.flip(-1), x)
-    points = frame_points(theta.to(x.device), x.shape[-2:]).to(x.dtype)
+        return torch.where(send(theta[:, 0, 0] < 0, x.device)[:, None, None, None], x.flip(-1), x)
+    points = frame_points(send(theta, x.device), x.shape[-2:]).to(x.dtype)
     return F.grid_sample(x, points, mode=mode, padding_mode=padding, align_corners=False)
 
 # %% ../../nbs/data/04a_frames.ipynb #997a10aa

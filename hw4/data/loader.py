@@ -19,6 +19,7 @@ from fastai.torch_core import TensorCategory, TensorImage
 from fastcore.basics import chunked
 from .contents import hash_file
 from .memory import keep_freed
+from .sending import pinned, send
 from .views import view_numbers
 
 # %% ../../nbs/data/05c_loader.ipynb #ff59311d
@@ -92,6 +93,9 @@ class PixelDL(TfmdDL):
             yield from super().create_batches(samps)
             return
         chunks = chunked(samps, self.bs, self.drop_last)
+        if self.resident:
+            yield from map(self.take, chunks)  # nothing to read: another thread would only take turns with this one
+            return
         with ThreadPoolExecutor(1) as pool:
             ahead = deque(pool.submit(self.take, o) for o in islice(chunks, 1))
             while ahead:
@@ -103,8 +107,8 @@ class PixelDL(TfmdDL):
         rows: list[int],  # positions in the dataset
     ) -> tuple:  # images (n, 3, h, w) uint8, targets if there are any
         "A batch, with the numbers of the view if one is fixed"
-        if self.resident is None: batch = self.read(rows)
-        else: batch = tuple(o[torch.tensor(rows, device=o.device)] for o in self.resident)
+        if self.resident: batch = tuple(o[send(torch.tensor(rows), o.device)] for o in self.resident)
+        else: batch = tuple(pinned(o, self.device) for o in self.read(rows))
         if self.seed is not None and self.dataset.split_idx == 0:
             hashes = [hash_file(self.dataset.tls[0].items[i]) for i in rows]
             batch[0].numbers = view_numbers(hashes, seed=self.seed, view=self.view)

@@ -31,6 +31,7 @@ from .device import Device, UseDevice, too_narrow
 from .fold import narrow
 from .transfer import Classifier, FrozenEval, make_learner
 from .freezing import Head, freezing
+from .later import LossesLater
 
 # %% ../../nbs/learn/04_features.ipynb #75c6389e
 STEPS = 1  # goes into the name of what is kept: raise it whenever the same image would get other features
@@ -220,7 +221,7 @@ def can_stand_in(
     if not isinstance(learn.model, Classifier): raise ValueError(f'features are for classifiers, as clas_learner makes them, not for a {type(learn.model).__name__}')
     if any(reader_of(dl) is None or not dl.n for dl in learn.dls.loaders):
         raise ValueError('the loaders must read images from files, without item transforms, and not be empty: build the dls with image_dls')
-    usual = (TrainEvalCallback, Recorder, CastToTensor, ProgressCallback, FrozenEval, UseDevice)
+    usual = (TrainEvalCallback, Recorder, CastToTensor, ProgressCallback, FrozenEval, UseDevice, LossesLater)
     own = [type(o).__name__ for o in learn.cbs if type(o) not in usual]
     if own: raise ValueError(f'the callbacks {", ".join(own)} would not see the training: give them to the fit of the new learner instead')
 

@@ -41,8 +41,9 @@ def laid_out(
     like: torch.Tensor,  # a parameter
 ) -> torch.Tensor:  # the same numbers, each at the place in memory where `like` has it; `x` itself if that is so already
     "Bring a tensor into the memory layout and type of another"
+    a, b = x.stride(), like.stride()
     # where a dimension has one cell, its stride means nothing: of a 1x1 or depthwise kernel it differs and nothing has to move
-    same = all(a == b for a, b, n in zip(x.stride(), like.stride(), x.shape) if n > 1)
+    same = a == b or all(p == q for p, q, n in zip(a, b, x.shape) if n > 1)
     if same and x.dtype == like.dtype: return x
     return torch.empty_like(like).copy_(x)
 

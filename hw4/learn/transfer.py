@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .backbones import Backbone, backbone
 from .device import Device, UseDevice, best_device, compile_net
 from .fused import adam
+from .later import LossesLater
 
 # %% ../../nbs/learn/03_transfer.ipynb #b49ac8e0
 REGIMES = {
@@ -158,7 +159,8 @@ def make_learner(
     if any(isinstance(o, BatchNormalize) for dl in dls.loaders for o in getattr(getattr(dl, 'after_batch', None), 'fs', ())):
         raise ValueError('the dls normalise already, and the net does it itself: build the dls without Normalize')
     more = [] if cbs is None else [cbs] if isinstance(cbs, Callback) else list(cbs)
-    learn = DirectLearner(dls, model.to(device.name), splitter=group_params, train_bn=False, cbs=[FrozenEval(bn_stats), UseDevice(device), *more],
+    own = [FrozenEval(bn_stats), UseDevice(device)] + [LossesLater()] * (torch.device(device.name).type != 'cpu')
+    learn = DirectLearner(dls, model.to(device.name), splitter=group_params, train_bn=False, cbs=own + more,
                     **(dict(opt_func=adam if device.fused else Adam) | learner_kwargs))
     if device.compiled: compile_net(model.body)
     if FROZEN[regime]: learn.freeze_to(FROZEN[regime])
