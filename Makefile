@@ -41,6 +41,7 @@ test-slow: install
 	$(ALONE) $(BIN)/python -m pytest -m slow -s
 
 test-gpu: install
+	$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('there is no GPU here')"
 	$(ALONE) $(BIN)/nbdev_test --flags cuda --n_workers 1
 	$(ALONE) $(BIN)/python -m pytest -m cuda
 

@@ -120,8 +120,8 @@ def gpu(arch: str, load: Load) -> list[Result]:
     load.fresh_cache()
     if not load.smoke: load = replace(load, batches=8*load.batches, warm=8*load.warm)  # a batch takes milliseconds
     learn, device = ours(load, arch, bs=GPU_BS, device='cuda'), best_device('cuda')
-    for batch in learn.dls.train: pass  # from the second epoch on, the images are on the GPU
-    batch = [o.clone() for o in batch]
+    for _ in learn.dls.train: pass  # from the second epoch on, the images are on the GPU
+    batch = [o.clone() for o in learn.dls.one_batch()]
     ceiling = torch_side.hand_turn(hw4_side.net(arch, load.weights(arch)), [batch], load, lr=LR, device=device, fused=True)
     row.figures = alternate({'hw4': fastai_side.training_turn(learn, load, lr=LR), 'ceiling': ceiling}, turns=2 * load.pairs)
     row.above, row.below, row.note = 'hw4', 'ceiling', f'from the second epoch on; {said_weights(load.weights(arch))}'

@@ -29,8 +29,8 @@ hw4 run q1-6 --augment heavy --augment whole_face --augment stronger --seeds 3
 hw4 compare RUN RUN
 
 hw4 report'''
-FULL = '''the GPU's memory is full: ask for fewer pixels (--size) or a smaller net (--arch), end what else is on it (nvidia-smi lists that),
-or run on the processor (--device cpu). What was finished before is in the store, and the same command goes on from there.'''
+FULL = '''Ask for fewer pixels (--size), smaller batches (--bs) or a smaller net (--arch), whichever the command has, end what else is on the GPU
+(nvidia-smi lists it), or use the processor (--device cpu). Runs that were finished are in the store.'''
 app = typer.Typer(help='Rapid, honest experiments on images.', epilog=EXAMPLES, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for o in (start, look, table): app.add_typer(o)  # without a name: their commands stand beside these
 
@@ -219,7 +219,7 @@ def main():
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that wait sleep, so that another process costs its share and no more
     try: app()
     except Exception as e:
-        full = type(e).__name__ == 'OutOfMemoryError'  # of PyTorch, which need not be imported for this
+        full = isinstance(e, RuntimeError) and 'out of memory' in str(e)  # CUDA's and Apple's own words
         if os.environ.get('HW4_DEBUG') or not (full or isinstance(e, (ValueError, OSError))): raise
-        print(f'hw4: {FULL if full else e}', file=sys.stderr)
+        print(f"hw4: the GPU's memory is full: {'. '.join(str(e).split('. ')[:2]).rstrip('.')}. {FULL}" if full else f'hw4: {e}', file=sys.stderr)
         sys.exit(1)

@@ -191,9 +191,10 @@ def test_errors_say_what_to_do(words, says):
 
 
 def test_a_full_memory_is_said_in_words():
-    full = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB.')
+    full = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.18 GiB')
     with mock.patch('hw4.cli.app', side_effect=full): said = hw4('runs', ok=False)
-    assert said.startswith("hw4: the GPU's memory is full") and '--size' in said and '--device cpu' in said
+    assert said.startswith("hw4: the GPU's memory is full: CUDA out of memory. Tried to allocate 20.00 MiB. Ask for") and '--device cpu' in said
+    with mock.patch('hw4.cli.app', side_effect=RuntimeError('another')), pytest.raises(RuntimeError, match='another'): main()
 
 
 def test_no_weights_is_an_error_and_not_a_random_net(place):

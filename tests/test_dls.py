@@ -18,6 +18,7 @@ from fastai.metrics import accuracy
 from PIL import Image
 from torch import nn
 
+from hw4.data import loader
 from hw4.data.camvid import THREE, camvid_dls, scenes
 from hw4.data.celeba import celeba_dls, every_portrait, portraits, read_attributes
 from hw4.data.codes import CAMVID, codes_of, identity
@@ -118,6 +119,18 @@ def test_a_seed_fixes_the_whole_epoch(light, roads, make):
     one, same, other_order, other_draw = epochs(1, 1), epochs(1, 1), epochs(2, 1), epochs(1, 2)
     assert all(torch.equal(a, b) for a, b in zip(one, same))
     assert not torch.equal(one[0], one[1]) and not torch.equal(one[0], other_order[0]) and not torch.equal(one[0], other_draw[0])
+
+
+@pytest.mark.parametrize('worker, place', [(None, 'cuda'), (object(), None)])
+def test_a_batch_is_sent_to_the_gpu_but_not_by_a_process_that_reads(light, monkeypatch, worker, place):
+    "Such a process has no GPU, and to ask for one ends it"
+    dl = image_dls(light, size=8, bs=2, device='cpu').train
+    asked = []
+    monkeypatch.setattr(loader, 'get_worker_info', lambda: worker)
+    monkeypatch.setattr(loader, 'send', lambda x, device: asked.append(device) or x)
+    monkeypatch.setattr(type(dl), 'device', 'cuda')
+    dl.take([0, 1])
+    assert asked == [place, place]
 
 
 def test_the_order_does_not_depend_on_strategy_or_size(light):

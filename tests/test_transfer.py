@@ -3,13 +3,15 @@ import copy
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.data.transforms import Normalize
+from fastai.learner import AvgSmoothLoss, Recorder
 from fastai.optimizer import Adam, SGD
 from fastai.torch_core import TensorCategory, TensorImage
 from fasttransform import Pipeline
@@ -19,6 +21,7 @@ from torchvision import models
 from hw4.data.synth import portraits_twin, scenes_twin
 from hw4.learn.backbones import backbone
 from hw4.learn.device import Device, UseDevice, best_device, trains_depthwise
+from hw4.learn.later import LossesLater
 from hw4.learn.transfer import Classifier, FrozenEval, clas_learner, group_params, make_learner
 from hw4.learn.weights import WeightsError
 
@@ -285,10 +288,38 @@ def test_a_failing_batch_leaves_nothing_on(files):
     assert not learn.model._forward_pre_hooks and not learn.model._forward_hooks and torch.get_num_threads() == threads
 
 
-def test_threads_are_given_back(files):
-    before = torch.get_num_threads()
-    fit(learner(files, device=Device('cpu', 'float32', False, 2)))
-    assert torch.get_num_threads() == before
+class End(Callback):
+    "Raises an error after the first training batch"
+    order = Recorder.order + 1
+
+    def __init__(self, error): self.error = error
+
+    def after_batch(self):
+        if self.error and self.training: raise self.error('enough')
+
+
+@pytest.mark.parametrize('error', [None, CancelTrainException, CancelEpochException, CancelFitException, KeyboardInterrupt, ZeroDivisionError])
+def test_however_a_training_ends_threads_are_given_back_and_losses_fetched(files, error):
+    before, later = torch.get_num_threads(), LossesLater()
+    learn = learner(files, device=PLAIN, cbs=later)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(error) if error in (KeyboardInterrupt, ZeroDivisionError) else nullcontext():
+            with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=End(error))
+        assert PLAIN.threads == 1 and torch.get_num_threads() == 2
+    finally: torch.set_num_threads(before)
+    assert later.here == len(learn.recorder.losses) == (1 if error else 2)
+    assert not [o for o in learn.cbs if isinstance(o, End)]
+
+
+def test_losses_are_left_alone_where_nobody_or_somebody_else_keeps_them(files):
+    class Own(AvgSmoothLoss): pass
+    learn = learner(files, device=PLAIN, cbs=LossesLater())
+    learn.recorder.smooth_loss = own = Own()
+    fit(learn)
+    assert learn.recorder.smooth_loss is own and len(learn.recorder.losses) == 2
+    learn.remove_cb(learn.recorder)
+    fit(learn)
 
 
 def test_auto_trains_mobile_nets_in_float32(files):

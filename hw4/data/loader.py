@@ -17,9 +17,10 @@ from fastai.data.load import fa_collate
 from fastai.data.transforms import Categorize, ToTensor
 from fastai.torch_core import TensorCategory, TensorImage
 from fastcore.basics import chunked
+from torch.utils.data import get_worker_info
 from .contents import hash_file
 from .memory import keep_freed
-from .sending import pinned, send
+from .sending import send
 from .views import view_numbers
 
 # %% ../../nbs/data/05c_loader.ipynb #ff59311d
@@ -108,7 +109,7 @@ class PixelDL(TfmdDL):
     ) -> tuple:  # images (n, 3, h, w) uint8, targets if there are any
         "A batch, with the numbers of the view if one is fixed"
         if self.resident: batch = tuple(o[send(torch.tensor(rows), o.device)] for o in self.resident)
-        else: batch = tuple(pinned(o, self.device) for o in self.read(rows))
+        else: batch = tuple(send(o, None if get_worker_info() else self.device) for o in self.read(rows))  # a process that only reads has no GPU
         if self.seed is not None and self.dataset.split_idx == 0:
             hashes = [hash_file(self.dataset.tls[0].items[i]) for i in rows]
             batch[0].numbers = view_numbers(hashes, seed=self.seed, view=self.view)

@@ -201,3 +201,5 @@ class UseDevice(Callback):
 
     def after_fit(self):
         if self.before is not None: torch.set_num_threads(self.before)
+
+    def after_interrupt(self): self.after_fit()

@@ -26,6 +26,7 @@ from ..data.batches import Augment, ToFloat
 from ..data.contents import hash_file, hash_files
 from ..data.loader import PixelDL, reader_of
 from ..data.rows import open_rows
+from ..data.sending import send
 from ..data.views import view_numbers
 from .device import Device, UseDevice, too_narrow
 from .fold import narrow
@@ -182,7 +183,7 @@ class FeatureDL(DataLoader):
         samps = iter(samps)
         while rows := list(islice(samps, self.bs)):
             if len(rows) < self.bs and self.drop_last: return
-            yield self.vectors(rows), self.targets[rows]
+            yield tuple(send(o, self.device) for o in (self.vectors(rows), self.targets[rows]))
 
     def before_iter(self):
         super().before_iter()

@@ -10,29 +10,38 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import AvgSmoothLoss, Recorder
 
-# %% ../../nbs/learn/02c_later.ipynb #d1cf24da
+# %% ../../nbs/learn/02c_later.ipynb #d3da00d3
 class SmoothLoss(AvgSmoothLoss):
     "fastai's smoothed loss, worked out where the loss is"
-    def accumulate(self, learn):
+    def accumulate(
+        self,
+        learn,  # a `Learner` after a batch, with a `loss` on any device
+    ) -> None:
+        "Take in the loss of a batch"
         self.count += 1
         loss = learn.loss.detach().as_subclass(torch.Tensor).mean()
         self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
 
-# %% ../../nbs/learn/02c_later.ipynb #f9f0fb83
+# %% ../../nbs/learn/02c_later.ipynb #969bc069
 class LossesLater(Callback):
-    "Fetch the losses of the training batches when an epoch is over"
+    "Fetch the losses of the training batches when an epoch is over, or broken off"
     order = Recorder.order - 1  # the smoothed loss is there before the recorder makes it ready
+    here = None  # how many losses have been fetched; None: none is to be
 
     def before_fit(self):
-        if not isinstance(self.recorder.smooth_loss, SmoothLoss): self.recorder.smooth_loss = SmoothLoss(self.recorder.smooth_loss.beta)
-        self.here = 0
+        recorder = getattr(self.learn, 'recorder', None)
+        self.here = 0 if recorder and type(recorder.smooth_loss) in (AvgSmoothLoss, SmoothLoss) else None
+        if self.here is not None: recorder.smooth_loss = SmoothLoss(recorder.smooth_loss.beta)
 
     def fetch(self):
         "Bring to the CPU what has been recorded since the last time"
-        losses = self.recorder.losses
+        if self.here is None: return
+        losses = self.learn.recorder.losses
         if losses[self.here:]: losses[self.here:] = torch.stack(losses[self.here:]).cpu().unbind()
         self.here = len(losses)
 
     def after_train(self): self.fetch()
 
-    def after_cancel_fit(self): self.fetch()
+    def after_fit(self): self.fetch()
+
+    def after_interrupt(self): self.fetch()

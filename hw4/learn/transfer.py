@@ -7,6 +7,7 @@ __all__ = ['REGIMES', 'FROZEN', 'CLAS_LOSSES', 'check_regime', 'Normalize', 'spl
            'FrozenEval', 'DirectLearner', 'make_learner', 'clas_learner']
 
 # %% ../../nbs/learn/03_transfer.ipynb #91200030
+from functools import wraps
 from pathlib import Path
 import torch
 from fastai.callback import hook, progress, schedule  # for what they add to a Learner: summary, bars, fit_one_cycle, fine_tune, lr_find
@@ -18,6 +19,7 @@ from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import Adam
 from fastai.vision import learner as vision  # for what it registers: show_results and plot_top_losses draw images in one figure
+from fastcore.basics import noop
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from .backbones import Backbone, backbone
@@ -133,12 +135,19 @@ class FrozenEval(Callback):
 
 # %% ../../nbs/learn/03_transfer.ipynb #f31f024b
 class DirectLearner(Learner):
-    "A Learner that calls a callback for the events it has a method for, and no others"
+    "A Learner that calls a callback for the events it has a method for, and no others; a training that is broken off by Ctrl-C or an error is one"
     def __call__(self, event_name):
         for event in [event_name] if isinstance(event_name, str) else event_name:
             for o in sorted(self.cbs, key=lambda o: o.order):
                 # at the end of a fit, fastai makes every callback ready for the next one
                 if event == 'after_fit' or hasattr(type(o), event) or event in vars(o): o(event)
+
+    @wraps(Learner.fit)
+    def fit(self, *args, **kwargs):
+        try: super().fit(*args, **kwargs)
+        except BaseException:
+            for o in self.cbs: getattr(type(o), 'after_interrupt', noop)(o)
+            raise
 
 # %% ../../nbs/learn/03_transfer.ipynb #d1073125
 def make_learner(

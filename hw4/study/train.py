@@ -10,7 +10,6 @@ import sys
 from contextlib import ExitStack
 import numpy as np
 import pandas as pd
-import torch
 from fastai.callback.schedule import Learner, ParamScheduler  # the learner with `fit_one_cycle` and `fit_flat_cos`
 from fastai.callback.training import SkipToEpoch
 from fastcore.imports import in_notebook
@@ -135,9 +134,7 @@ def fit_aloud(
     "Train, and say where it is"
     quiet = watch is False or not (in_notebook() or sys.stdout.isatty())
     lines = [EpochLines(f'{title(spec)}, seed {seed}', spec.epochs + spec.freeze_epochs)]*(quiet and watch is not False)
-    threads = torch.get_num_threads()
-    try: return fit(learn, spec, seed=seed, checkpoint=checkpoint, cbs=lines + (watch if isinstance(watch, list) else []), quiet=quiet)
-    finally: torch.set_num_threads(threads)  # fastai tells no callback of a training that is stopped
+    return fit(learn, spec, seed=seed, checkpoint=checkpoint, cbs=lines + (watch if isinstance(watch, list) else []), quiet=quiet)
 
 # %% ../../nbs/study/01g_train.ipynb #06016eef
 def train(
