@@ -63,7 +63,7 @@ def run(
     tta: Annotated[Optional[str], typer.Option(help='Looks at each image that is measured: none (one), flip (its mirror image too); of masks also scales, of classes also closer')] = None,
     zoom: Annotated[Optional[list[float]], typer.Option(min=1, help='How many times enlarged the net sees each image, its middle alone (default: the whole image); several, e.g. --zoom 1 --zoom 1.4: it sees each, features side by side')] = None,
     valid: Annotated[Optional[str], typer.Option(help="What is measured: a split, or drive:0001TP for that drive, left out of the training images (default: val)")] = None,
-    out: Annotated[Optional[Path], typer.Option(help='With images of your own: the page to write (default: report.html)')] = None,
+    out: Annotated[Optional[Path], typer.Option(help='With images of your own: the page to write (default: report-NAME.html, by the name of the folder)')] = None,
     device: DeviceName = 'auto',
     precision: Annotated[Optional[str], typer.Option(help="float32 or bfloat16, recorded with the run (default: what is faster here)")] = None,
     plain: Annotated[bool, typer.Option('--plain', help='As fastai alone would train: float32, its own memory format and optimisers, no features kept')] = False,
@@ -92,7 +92,7 @@ def run(
     several, watch = augment if augment and len(augment) > 1 else None, None if dry_run else watchers(tensorboard)
     if mine and several: raise ValueError(f'--augment {" --augment ".join(several)} with folders of your own: give one; strategies are compared on a question')
     if mine and net: raise ValueError(f'--net {net} with folders of your own: what is asked of masks there is what the skips of an FCN bring; ask a question, such as hw4 run q2-3 --net {net}')
-    if mine: return whole_study(own, report=out or 'report.html', watch=watch, **how)
+    if mine: return whole_study(own, report=out, watch=watch, **how)
     if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
     chosen = named(questions)
@@ -218,6 +218,9 @@ def main():
     warnings.filterwarnings('ignore', message='.*torch.jit.script.* is deprecated')  # of libraries, not of the user
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that wait sleep, so that another process costs its share and no more
     try: app()
+    except SystemExit as e:
+        if e.code == 130: print('hw4: stopped; the same command goes on from where a training was', file=sys.stderr)
+        raise
     except Exception as e:
         full = isinstance(e, RuntimeError) and 'out of memory' in str(e)  # CUDA's and Apple's own words
         if os.environ.get('HW4_DEBUG') or not (full or isinstance(e, (ValueError, OSError))): raise

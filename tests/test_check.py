@@ -10,6 +10,8 @@ from PIL import Image, ImageFile
 
 from hw4.data.check import check
 from hw4.data.codes import codes_of
+from hw4.data.layouts import class_folders
+from hw4.study.folders import check_files, divided
 
 
 def picture(file, *, size=(48, 36), ids=None):
@@ -209,7 +211,7 @@ def test_every_truncated_jpeg(portraits, missing, progressive):
 
 
 @pytest.mark.parametrize('kind, there, copy', [
-    ('portraits', 'train/heavy_makeup/1.jpg', 'val/no_heavy_makeup/9.jpg'), ('scenes', 'train/1.png', 'val/2.png'),
+    ('portraits', 'train/heavy_makeup/1.jpg', 'val/heavy_makeup/9.jpg'), ('scenes', 'train/1.png', 'val/2.png'),
     ('celeba', 'img_align_celeba/000001.jpg', 'img_align_celeba/000005.jpg')])
 def test_one_image_in_two_splits(request, kind, there, copy):
     "It is told by its content, whatever it is called; twice in one split is allowed"
@@ -219,8 +221,31 @@ def test_one_image_in_two_splits(request, kind, there, copy):
     assert found(report) == {copy: f'is the same image as {there}'} and not report.ok
     assert 'Take it out of one' in report.faults[0].fix and f'{copy}: is the same image as {there}' in str(report)
     if kind != 'portraits': return
-    shutil.move(root/copy, root/'train'/'no_heavy_makeup'/'9.jpg')
+    shutil.move(root/copy, root/'train'/'heavy_makeup'/'9.jpg')
     assert check(root).ok
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_one_image_in_two_classes(portraits, split):
+    "Whatever split it is in, one of the two labels is wrong"
+    shutil.copy(portraits/'train'/'heavy_makeup'/'1.jpg', portraits/split/'no_heavy_makeup'/'9.jpg')
+    report = check(portraits)
+    assert found(report) == {f'{split}/no_heavy_makeup/9.jpg': 'is the same image as train/heavy_makeup/1.jpg, which has another class'}
+    assert 'One of the two classes is wrong' in report.faults[0].fix
+
+
+def test_one_image_twice_where_a_split_will_be_drawn(portraits, tmp_path):
+    "All of them are told, by the check and before a study, and not those alone that a draw puts on both sides"
+    root = tmp_path/'flat'
+    for i, (name, n) in enumerate((name, n) for name in 'ab' for n in range(8)):
+        (root/name).mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (12, 9), (10 * i, 0, 0)).save(root/name/f'{n}.png')
+    assert check(root).ok
+    for n in range(6): shutil.copy(root/'a'/f'{n}.png', root/'a'/f'x{n}.png')
+    wanted = {f'a/x{n}.png': f'is the same image as a/{n}.png' for n in range(6)}
+    assert found(check(root)) == wanted and 'divided at random' in check(root).faults[0].fix
+    drawn = found(check_files(divided(class_folders(root))[0]))
+    assert {frozenset((k, v.rpartition(' ')[2])) for k, v in drawn.items()} == {frozenset((k, v.rpartition(' ')[2])) for k, v in wanted.items()}
 
 
 def test_broken_files_are_not_the_same_image(portraits):

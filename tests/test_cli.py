@@ -190,6 +190,16 @@ def test_errors_say_what_to_do(words, says):
     assert says in said and 'Traceback' not in said
 
 
+def test_who_stops_a_training_is_told_that_it_goes_on(place):
+    root, _ = place
+    words = ['run', 'q1-3', '--portraits', root/'faces', '--store', root/'stopped', '--arch', 'resnet18', '--size', '32', '--epochs', '3']
+    with mock.patch('hw4.study.checkpoint.EpochLines.epoch_done', side_effect=KeyboardInterrupt): said = hw4(*words, ok=False)
+    assert 'hw4: stopped; the same command goes on' in said
+    assert ', goes on' not in hw4(*words, '--dry-run')  # no epoch was done
+    with mock.patch('hw4.study.run._measured', side_effect=KeyboardInterrupt): hw4(*words, ok=False)
+    assert ', goes on' in hw4(*words, '--dry-run')
+
+
 def test_a_full_memory_is_said_in_words():
     full = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.18 GiB')
     with mock.patch('hw4.cli.app', side_effect=full): said = hw4('runs', ok=False)
@@ -285,7 +295,7 @@ def test_class_folders_of_ones_own(place, tmp_path):
     mine = ['--images', tmp_path/'faces'/'train', '--size', 32, '--device', 'cpu', '--store', tmp_path/'runs']
     said = afresh('run', *mine, '--epochs', 1, cwd=tmp_path)
     assert 'ok, nothing is wrong' in said and 'a random fifth (seed 0) is measured on' in said
-    page = (tmp_path/'report.html').read_text()
+    page = (tmp_path/'report-train.html').read_text()  # not where `hw4 report` writes
     assert '3 classes: a third class, heavy_makeup, no_heavy_makeup' in page and f'hw4 run --images {tmp_path}/faces/train --epochs 1 --size 32' in page
     assert said.count('corrected for 3 pairs by Holm') == 3 and 'A random fifth of the images is measured on' in page
     assert 'one class only, no_heavy_makeup' in hw4('run', '--images', tmp_path/'faces'/'val', ok=False)

@@ -162,7 +162,7 @@ def ready_portraits(
     names = (attr.lower(), f'no_{attr.lower()}')
     if set(layout.vocab) != set(names):
         raise ValueError(f'{layout.root} holds the classes {", ".join(layout.vocab)}, wanted are {" and ".join(names)}: give the attribute '
-                         'that it was made for, or use image_dls for classes of any other kind')
+                         'that it was made for, or use image_dls, or in a terminal `hw4 run --images`, for classes of any other kind')
     return layout
 
 # %% ../../nbs/data/08_celeba.ipynb #d1aac4eb

@@ -39,7 +39,7 @@ class Report:
         if len(self.counts): lines += [self.counts.map(lambda v: f'{v:.2%}' if isinstance(v, float) else f'{v:,}').to_string(), '']
         for fix in dict.fromkeys(o.fix for o in self.faults):
             same = [f'{o.file}: {o.what}' for o in self.faults if o.fix == fix]
-            more = [f'and {len(same) - limit:,} more, all in report.faults'] if len(same) > limit else []
+            more = [f'and {len(same) - limit:,} more like these'] if len(same) > limit else []
             lines += [*same[:limit], *more, f'  -> {fix}', '']
         end = 'ok, nothing is wrong' if self.ok else f'{len(self.faults):,} fault{"s" * (len(self.faults) > 1)}'
         return '\n'.join([*lines, f'{end} ({self.seconds:.1f} s)'])

@@ -79,7 +79,7 @@ class SplitOf:
             if name not in layout.splits:
                 has = layout.splits
                 ways = [f"say valid='{o}' to image_dls or mask_dls" for o in has if use == 'valid' and o not in (train, 'all')]
-                if 'val' not in has and {'train', 'all'} & set(has): ways.append('draw a split val with hold_out(layout)')
+                if 'val' not in has and {'train', 'all'} & set(has): ways.append(f'draw a split val at random: give hw4.data.images.hold_out(hw4.data.layouts.{"class_folders" if layout.task == "classify" else "mask_folders"}(path)) in the place of the path')
                 ways.append(f'add a folder {name} with its images')
                 raise ValueError(f'{layout.root} has no split {name!r}, it has {", ".join(has) or "no images"}: {", or ".join(ways)}')
         self.row_of, self.masks = layout.row_of, [(layout.items.split == o).to_numpy() for o in (train, valid)]

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from .records import Record, records, store_path
+from .spec import title
 
 # %% ../../nbs/study/01i_find.ipynb #6317dd10
 def named_records(
@@ -32,7 +33,8 @@ def find_record(
     found = named_records(run, store)
     if len(found) == 1: return found[0]
     what = 'no record' if not found else f'{len(found)} records'
-    names = ', '.join(o.run_id for o in (found or records(store))[:8]) or 'none: the store is empty'
+    named = lambda o: f'{o.run_id} ({title(o.spec)})' if found else o.run_id
+    names = ', '.join(map(named, (found or records(store))[:8])) or 'none: the store is empty'
     raise ValueError(f'{run!r} names {what} in {store_path(store)}, expected one; there are: {names}. The eight digits of a name are enough, and its seed where there are several')
 
 # %% ../../nbs/study/01i_find.ipynb #6317dd11

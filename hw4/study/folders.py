@@ -55,7 +55,7 @@ def check_files(
     start = time.perf_counter()
     pixels, faults = read_layout(layout, [], held=held, progress=progress)
     if held and not held.colours: faults += palette_faults(layout)
-    faults += same_images(layout, {o.file for o in faults})
+    faults += same_images(layout, {o.file for o in faults}, drawn=RANDOM in layout.name)
     images = {o: int((layout.items.split == o).sum()) for o in layout.splits}
     kind, names_from = ('images and masks', 'the file of codes') if held else ('class folders', '')
     return Report(layout.root, kind, images, count_all(layout, pixels, held), faults, time.perf_counter() - start, names_from)

@@ -13,8 +13,9 @@ import pandas as pd
 from ..data.layouts import Layout
 from ..learn.device import Device, best_device
 from .build import located
+from .checkpoint import begun
 from .questions import Question, question, sides_of
-from .records import fingerprint, is_stored, run_name
+from .records import fingerprint, is_stored, run_name, store_path
 from .run import estimate
 from .spec import title
 
@@ -28,7 +29,7 @@ def plan(
     again: bool = False,  # count what the store has as still to be run
     device: Device|None = None,  # None: the best one here
     **changes, # fields of `Spec` to replace on every side
-) -> pd.DataFrame:  # a row a run: question, side, run (in words), augment, epochs (of the head alone among them), images, twice (images in both splits), seed, name, seconds (0: the store has it)
+) -> pd.DataFrame:  # a row a run: question, side, run (in words), augment, epochs (of the head alone among them), images, twice (images in both splits), seed, name, seconds (0: the store has it), begun (it was killed and goes on)
     "What `ask` would do; runs of one name are one run, which several questions share"
     if seeds < 1: raise ValueError(f'seeds={seeds}: at least one run a side is needed')
     rows = []
@@ -41,7 +42,7 @@ def plan(
         todo = [o for o in names if again or not is_stored(o, store)]
         seconds = estimate(spec, n_train, n_valid, device or best_device(precision=spec.precision)) if todo else 0
         rows += [dict(question=question(name).name, side=label, run=title(spec), augment=spec.augment, epochs=spec.freeze_epochs + spec.epochs, images=f'{n_train}+{n_valid}',
-                      twice=twice, seed=s, name=o, seconds=seconds if o in todo else 0) for s, o in enumerate(names)]
+                      twice=twice, seed=s, name=o, seconds=seconds if o in todo else 0, begun=begun(store_path(store), o)) for s, o in enumerate(names)]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/study/03a_plan.ipynb #58bd4cb5
@@ -58,6 +59,6 @@ def plans(
         return found.assign(first=~found.duplicated('name') | any(o.get('again') for o in asked.values()))
     if len(asked) == 1: raise refused.popitem()[1]
     able = [o for o in asked if o not in refused]
-    why = '; '.join(f'{", ".join(o for o in refused if str(refused[o]) == text)}: {text}' for text in dict.fromkeys(map(str, refused.values())))
-    raise ValueError(f'{len(refused)} of {len(asked)} questions cannot be asked, so nothing was run. {why}.'
-                     + (f' These can, asked by themselves: {" ".join(able)}' if able else ''))
+    why = '\n'.join(f'{", ".join(o for o in refused if str(refused[o]) == text)}: {text}' for text in dict.fromkeys(map(str, refused.values())))
+    raise ValueError(f'{len(refused)} of {len(asked)} questions cannot be asked, so nothing was run.\n{why}'
+                     + (f'\nThese can, asked by themselves: {" ".join(able)}' if able else ''))

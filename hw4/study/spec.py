@@ -177,4 +177,5 @@ def title(
     spec: Spec,
 ) -> str:  # e.g. 'FCN-8s tf_efficientnet_lite0, fine_tune, 180x240'
     "A spec in a few words"
-    return f'{net_title(spec)}, {spec.regime}, {spec.size[0]}x{spec.size[1]}'
+    merged = f', {len(spec.remap["target"]["names"])} classes' if spec.remap else ''
+    return f'{net_title(spec)}, {spec.regime}, {spec.size[0]}x{spec.size[1]}{merged}'

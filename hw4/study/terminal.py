@@ -60,8 +60,8 @@ def show_plan(
     rows,  # DataFrame, what `plans` gave
 ):
     "Print a plan, and what is wrong with its images"
-    times = ['stored' if s == 0 else f'about {clock(s)}' if first else 'a run above' for s, first in zip(rows.seconds, rows['first'])]
-    show_table(rows.drop(columns=['name', 'seconds', 'first', 'twice']).assign(time=times))
+    times = ['stored' if s == 0 else f'about {clock(s)}' + ', goes on'*begun if first else 'a run above' for s, first, begun in zip(rows.seconds, rows['first'], rows.begun)]
+    show_table(rows.drop(columns=['name', 'seconds', 'first', 'twice', 'begun']).assign(time=times))
     for name, twice in rows[rows.twice > 0].groupby('question', sort=False).twice.max().items():
         print(f'CAREFUL: {twice} of the validation images of {name} are among its training images, by content: its numbers will flatter (`hw4 check` names them)')
 

@@ -85,14 +85,14 @@ def ask_aloud(
 def whole_study(
     folders: dict,  # images alone (class folders); or images, masks and codes, and perhaps suffix and void_id, as `folders.open_pair` takes them
     *,
-    report: Path|str = 'report.html',  # the page to write
+    report: Path|str|None = None,  # the page to write; None: report-NAME.html, with the name of the dataset
     watch: bool|list|None = True,  # as `run` has it; None: check, show the plan, and run nothing
     **how,  # to `ask`: seeds, store, device, and fields of `Spec` such as epochs
 ) -> dict|None:  # label -> list of `Record`; None: nothing was run
     "Check folders of one's own, run the three regimes or the three strides on them, say what was found, and write the report"
-    check_out(Path(report))
+    if report: check_out(Path(report))
     given, changes = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in (*OPTIONS, 'seeds')}
     layout, asked = (classes_asked if set(given) == {'images'} else pair_asked)(given, changes)
     runs = ask_aloud(asked, path=layout, watch=watch, **how)
-    if runs: print(f'\nreport: {write_report(out=report, found=sections(how.get("store"), only=asked.name)).resolve()}; `hw4 report` makes a page of all that the store answers')
+    if runs: print(f'\nreport: {write_report(out=report or f"report-{asked.name}.html", found=sections(how.get("store"), only=asked.name)).resolve()}; `hw4 report` makes a page of all that the store answers')
     return runs
