@@ -61,6 +61,7 @@ def predict(
     faults = {}
     table = predict_files(record, files, out, device=best_device(device.lower(), record.spec.precision), faults=faults)
     print(table.head(20).to_string(index=False, float_format=lambda o: f'{o:.3f}'))
+    if len(table) > 20: print(f'and {len(table) - 20:,} more')
     print(f'{len(table)} images: {out/"predictions.csv"}')
     if faults: raise ValueError(f'{len(faults)} of {len(files)} files cannot be read and are left out: {"; ".join(list(faults.values())[:5])}')
 

@@ -56,7 +56,7 @@ def test_recognise_what_is_left(tmp_path):
 def test_no_dataset(tmp_path):
     (tmp_path/'notes.txt').write_text('nothing')
     (tmp_path/'src'/'deep').mkdir(parents=True)
-    with pytest.raises(ValueError, match='no known layout.*1 folders \\(src\\)(.|\\n)*known layouts'): recognise(tmp_path)
+    with pytest.raises(ValueError, match='no known layout.*1 folder \\(src\\)(.|\\n)*known layouts'): recognise(tmp_path)
     with pytest.raises(FileNotFoundError, match='does not exist'): recognise(tmp_path/'gone')
     with pytest.raises(FileNotFoundError, match='is a file'): recognise(tmp_path/'notes.txt')
 

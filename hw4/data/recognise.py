@@ -26,12 +26,13 @@ def has_classes(
 # %% ../../nbs/data/00d_recognise.ipynb #6d601dc2
 def what_is_in(
     root: Path,  # a folder
-) -> str:  # e.g. '1 folders (src), 2 .txt files'
+) -> str:  # e.g. '1 folder (src), 2 .txt files'
     "What a folder holds, counted"
     dirs = folder_names(root)
     kinds = Counter(o.suffix.lower() or 'other' for o in root.iterdir() if o.is_file() and o.name[0] != '.')
     files = [f'{n:,} {kind} file{"s" * (n > 1)}' for kind, n in kinds.most_common(5)]
-    return ', '.join([f'{len(dirs)} folders ({", ".join(dirs[:5])})'] * bool(dirs) + files) or 'nothing'
+    named = f'{len(dirs):,} folder{"s" * (len(dirs) > 1)} ({", ".join(dirs[:5])}{", ..." * (len(dirs) > 5)})'
+    return ', '.join([named] * bool(dirs) + files) or 'nothing'
 
 # %% ../../nbs/data/00d_recognise.ipynb #2fe1260d
 def recognise(
@@ -47,5 +48,7 @@ def recognise(
     if has_classes(root): return need_classes(root) or 'class folders'
     if any(image_names(root/o) for o in SPLIT_NAMES): return 'mask folders'  # the images of one whose masks are missing
     if image_names(root): return 'images'
+    if len(dirs) == 1 and image_names(root/dirs[0]):
+        raise ValueError(f'{root} has images in one folder only, {dirs[0]}: as a class there is nothing to tell it from, and as images alone that folder is to be given. {KNOWN_LAYOUTS}')
     raise ValueError(f'{root} is in no known layout: it holds {what_is_in(root)} and no images where they should be. '
                      f'{KNOWN_LAYOUTS}')

@@ -53,6 +53,7 @@ def attribute_table(
 ) -> pd.DataFrame:  # a row an image, by file name; read once as long as the file stays as it is, and not to be changed
     "What is known about images by their file names"
     file = attribute_file(attributes)
+    if not file.is_file(): raise FileNotFoundError(f"{file} is no file: expected CelebA's list_attr_celeba, the folder it is in, or a CSV whose first column is file names")
     seen = file.stat()
     return _table(file, seen.st_size, seen.st_mtime_ns)
 
