@@ -11,6 +11,7 @@ from pathlib import Path
 # The server imports the heavy packages once and runs nothing, so a new process starts at once and clean.
 FRESH = multiprocessing.get_context('forkserver')
 FRESH.set_forkserver_preload(['benchmarks.rows'])
+BESIDE = []  # the pools of the processes beside this one
 
 
 def alone(
@@ -18,15 +19,23 @@ def alone(
     *args,  # what can be pickled
 ):  # what it returns; its errors are raised here too
     "Do something in a fresh process"
-    with fresh() as pool: return pool.submit(work, *args).result()
+    with fresh() as pool: return pool.submit(to_the_end, work, *args).result()
+
+
+def to_the_end(work: Callable, *args):
+    "Do something, and end the processes beside it first: one that is left to the end of its parent can wait for it as long as that waits for it"
+    try: return work(*args)
+    finally:
+        while BESIDE: BESIDE.pop().shutdown()
 
 
 def beside(
     make: Callable[..., Callable[[], float]],  # of a module: makes a turn for `alternate`
     *args,  # what can be pickled and hashed
-) -> Callable[[], float]:  # the turn; its process is started by the first call, and ends when nobody holds it any more
+) -> Callable[[], float]:  # the turn; its process is started by the first call, and ends with the work of `alone` that asked for it
     "A side in a fresh process, where it waits between its turns: what another side does to its own threads and memory stays there"
     pool = fresh()
+    BESIDE.append(pool)
     return lambda: pool.submit(take_turn, make, *args).result()
 
 

@@ -139,5 +139,5 @@ def test_wheel_holds_every_module(tmp_path):
     "What is imported from the clone is in the wheel, and building it leaves the clone as it was"
     before = sorted(os.listdir(ROOT))
     with zipfile.ZipFile(build_wheel(tmp_path)) as z: packed = {o for o in z.namelist() if o.startswith('hw4/')}
-    assert packed == {o.relative_to(ROOT).as_posix() for o in (ROOT/'hw4').rglob('*.py')}
+    assert packed == {o.relative_to(ROOT).as_posix() for end in ('*.py', '*.csv') for o in (ROOT/'hw4').rglob(end)}
     assert sorted(os.listdir(ROOT)) == before
