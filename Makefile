@@ -36,13 +36,17 @@ test: install
 	$(ALONE) $(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest tests/sync.py
 
+# The lessons that have a cell of this flag.
+HASH := \#
+flagged = set -e; for o in $$(grep -rl --include=*.ipynb '"$(HASH)| $(1)' nbs); do $(ALONE) $(BIN)/nbdev_test --path $$o --flags $(1) --n_workers 0 --do_print; done
+
 test-slow: install
-	$(ALONE) $(BIN)/nbdev_test --flags slow --n_workers 1
+	$(call flagged,slow)
 	$(ALONE) $(BIN)/python -m pytest -m slow -s
 
 test-gpu: install
 	$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('there is no GPU here')"
-	$(ALONE) $(BIN)/nbdev_test --flags cuda --n_workers 1
+	$(call flagged,cuda)
 	$(ALONE) $(BIN)/python -m pytest -m cuda
 
 # The figures go to benchmarks/results. An interrupted benchmark goes on with `make bench BENCH=--resume`.
