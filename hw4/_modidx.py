@@ -854,6 +854,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'hw4.study.checkpoint._load': ('study/checkpoint.html#_load', 'hw4/study/checkpoint.py'),
                                       'hw4.study.checkpoint._plain': ('study/checkpoint.html#_plain', 'hw4/study/checkpoint.py'),
                                       'hw4.study.checkpoint.begun': ('study/checkpoint.html#begun', 'hw4/study/checkpoint.py'),
+                                      'hw4.study.checkpoint.checkpoint_file': ( 'study/checkpoint.html#checkpoint_file',
+                                                                                'hw4/study/checkpoint.py'),
                                       'hw4.study.checkpoint.seed_everything': ( 'study/checkpoint.html#seed_everything',
                                                                                 'hw4/study/checkpoint.py'),
                                       'hw4.study.checkpoint.unfinished': ('study/checkpoint.html#unfinished', 'hw4/study/checkpoint.py')},

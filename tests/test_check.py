@@ -234,7 +234,7 @@ def test_one_image_in_two_classes(portraits, split):
     assert 'One of the two classes is wrong' in report.faults[0].fix
 
 
-def test_one_image_twice_where_a_split_will_be_drawn(portraits, tmp_path):
+def test_one_image_twice_where_a_split_will_be_drawn(tmp_path):
     "All of them are told, by the check and before a study, and not those alone that a draw puts on both sides"
     root = tmp_path/'flat'
     for i, (name, n) in enumerate((name, n) for name in 'ab' for n in range(8)):

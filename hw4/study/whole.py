@@ -90,9 +90,10 @@ def whole_study(
     **how,  # to `ask`: seeds, store, device, and fields of `Spec` such as epochs
 ) -> dict|None:  # label -> list of `Record`; None: nothing was run
     "Check folders of one's own, run the three regimes or the three strides on them, say what was found, and write the report"
-    if report: check_out(Path(report))
     given, changes = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in (*OPTIONS, 'seeds')}
+    page = Path(report or f'report-{dataset_name(given.get("images", "."), given.get("masks"))}.html')
+    check_out(page)
     layout, asked = (classes_asked if set(given) == {'images'} else pair_asked)(given, changes)
     runs = ask_aloud(asked, path=layout, watch=watch, **how)
-    if runs: print(f'\nreport: {write_report(out=report or f"report-{asked.name}.html", found=sections(how.get("store"), only=asked.name)).resolve()}; `hw4 report` makes a page of all that the store answers')
+    if runs: print(f'\nreport: {write_report(out=page, found=sections(how.get("store"), only=asked.name)).resolve()}; `hw4 report` makes a page of all that the store answers')
     return runs
