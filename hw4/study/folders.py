@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANDOM', 'divided', 'check_files', 'fitting_size', 'dataset_name', 'open_pair', 'as_command', 'command_of',
-           'stride_question']
+           'say_classes', 'stride_question']
 
 # %% ../../nbs/study/03f_folders.ipynb #e32c2ba0
 import re
@@ -117,6 +117,15 @@ def command_of(
     where = {k: v if k in ('suffix', 'void_id') else Path(v).resolve() for k, v in folders.items() if v is not None}
     return as_command(questions, where | {k: v for k, v in changes.items() if v is not None})
 
+# %% ../../nbs/study/03f_folders.ipynb #60ecfd16
+def say_classes(
+    vocab: Sequence[str],  # class names
+    most: int = 12,  # that are named
+) -> str:  # e.g. '3 classes: cat, dog, hen'
+    "How many classes, and which"
+    rest = f' and {len(vocab) - most:,} more' if len(vocab) > most else ''
+    return f'{len(vocab):,} classes: {", ".join(vocab[:most])}{rest}'
+
 # %% ../../nbs/study/03f_folders.ipynb #8e8131d3
 def stride_question(
     layout: Layout,  # divided
@@ -127,5 +136,5 @@ def stride_question(
 ) -> Question:  # FCN-8s, FCN-32s and FCN-16s
     "The skip connections, asked of other images than road scenes"
     sides = {label: replace(spec, dataset=name, size=fitting_size(layout), remap=held.to_dict()) for label, spec in LADDER.items()}
-    text = f'Pixel accuracy and mIoU on {name} ({held.target.n} classes: {", ".join(held.target.names)}) of FCN-8s, without its skip connections, and with one of them.'
+    text = f'Pixel accuracy and mIoU on {name} ({say_classes(held.target.names)}) of FCN-8s, without its skip connections, and with one of them.'
     return Question(name, f'The skip connections of FCN-8s on {name}', text, sides, command=command)
