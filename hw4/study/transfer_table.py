@@ -34,6 +34,8 @@ def open_target(
 ) -> tuple[Layout, Spec]:  # the images, with train and val; the recipe of the largest set
     "The target task of a decision table"
     if portraits and images: raise ValueError('--portraits and --images both given: a decision table is of one dataset, name one')
+    changes = {k: v for k, v in changes.items() if v is not None}
+    replace(RECIPE, **changes | dict(size=RECIPE.size))  # a word that is none is refused before 100,000 files are read
     if images is None:
         recipe, (layout, words) = RECIPE, located(RECIPE, portraits)
         print(words)
@@ -41,7 +43,6 @@ def open_target(
         layout, words = open_classes(images)
         recipe = replace(RECIPE, dataset=dataset_name(images), size=class_size(layout, min(RECIPE.size)))
         say_checked(check_files(layout), words)
-    changes = {k: v for k, v in changes.items() if v is not None}
     if 'size' in changes: changes['size'] = whole_size(changes['size'], recipe.size)
     return layout, replace(recipe, **changes)
 

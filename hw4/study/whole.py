@@ -14,7 +14,7 @@ from .classes import open_classes, regime_question
 from .discussions import say_answer
 from .folders import check_files, command_of, dataset_name, open_pair, stride_question
 from .plan import plan
-from .questions import Question, answer_table, ask
+from .questions import Question, answer_table, ask, sides_of
 from .report import check_out, sections, write_report
 from .statements import OPTIONS
 from .terminal import clock, show_plan, show_table
@@ -90,10 +90,12 @@ def whole_study(
     **how,  # to `ask`: seeds, store, device, and fields of `Spec` such as epochs
 ) -> dict|None:  # label -> list of `Record`; None: nothing was run
     "Check folders of one's own, run the three regimes or the three strides on them, say what was found, and write the report"
-    given, changes = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in (*OPTIONS, 'seeds')}
+    given, recipe = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in OPTIONS}
+    of_classes = set(given) == {'images'}
+    sides_of('q1-6' if of_classes else 'q2-1', **recipe)  # a word that is none is refused before 100,000 files are read
     page = Path(report or f'report-{dataset_name(given.get("images", "."), given.get("masks"))}.html')
     check_out(page)
-    layout, asked = (classes_asked if set(given) == {'images'} else pair_asked)(given, changes)
+    layout, asked = (classes_asked if of_classes else pair_asked)(given, recipe | dict(seeds=how.get('seeds')))
     runs = ask_aloud(asked, path=layout, watch=watch, **how)
     if runs: print(f'\nreport: {write_report(out=page, found=sections(how.get("store"), only=asked.name)).resolve()}; `hw4 report` makes a page of all that the store answers')
     return runs
