@@ -1167,6 +1167,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'hw4.study.report.summary': ('study/report.html#summary', 'hw4/study/report.py'),
                                   'hw4.study.report.write_report': ('study/report.html#write_report', 'hw4/study/report.py')},
             'hw4.study.resampled': { 'hw4.study.resampled.draws': ('study/resampled.html#draws', 'hw4/study/resampled.py'),
+                                     'hw4.study.resampled.draws_of_kinds': ( 'study/resampled.html#draws_of_kinds',
+                                                                             'hw4/study/resampled.py'),
                                      'hw4.study.resampled.effective': ('study/resampled.html#effective', 'hw4/study/resampled.py'),
                                      'hw4.study.resampled.expanded': ('study/resampled.html#expanded', 'hw4/study/resampled.py'),
                                      'hw4.study.resampled.least_p': ('study/resampled.html#least_p', 'hw4/study/resampled.py'),
