@@ -71,7 +71,7 @@ def run(
     store: Store = None,
     again: Annotated[bool, typer.Option('--again', help='Run even what the store has')] = False,
     tensorboard: Annotated[Optional[Path], typer.Option(help='Folder for TensorBoard, a folder in it for each run (needs the extra track)')] = None,
-    dry_run: Annotated[bool, typer.Option('--dry-run', help='Show the plan and its time, run nothing')] = False,
+    dry_run: Annotated[bool, typer.Option('--dry-run', help='Show the plan and its time, run nothing; where there are no images the synthetic ones are made')] = False,
 ):
     "Answer questions: show the plan, run what the store does not have, print a table."
     from hw4.learn.device import best_device

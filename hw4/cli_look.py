@@ -58,11 +58,13 @@ def predict(
     record = find_record(run, store)
     files = [o for path in images for o in (find_images(path) if path.is_dir() else [path])]
     if not files: raise ValueError(f'no image in {", ".join(map(str, images))}: name image files, or folders that hold some (folders inside them are not looked into)')
+    inside = sum(len(find_images(o, recursive=True)) for o in images if o.is_dir()) - sum(len(find_images(o)) for o in images if o.is_dir())
     faults = {}
     table = predict_files(record, files, out, device=best_device(device.lower(), record.spec.precision), faults=faults)
     print(table.head(20).to_string(index=False, float_format=lambda o: f'{o:.3f}'))
     if len(table) > 20: print(f'and {len(table) - 20:,} more')
     print(f'{len(table)} images: {out/"predictions.csv"}')
+    if inside: print(f'{inside:,} images in folders inside are not looked at: name those folders too')
     if faults: raise ValueError(f'{len(faults)} of {len(files)} files cannot be read and are left out: {"; ".join(list(faults.values())[:5])}')
 
 # %% ../nbs/cli_look.ipynb #b58e0836
@@ -90,10 +92,11 @@ def slices(
     only: Annotated[Optional[list[str]], typer.Option(help='Columns to look at, e.g. --only Male --only Young (default: all)')] = None,
     store: Store = None,
 ):
-    "The metric for each group of images, the worst first."
+    "The metric for each group of ten images or more, the worst first."
     from hw4.study.attributes import trusted_columns
     from hw4.study.find import find_record
-    from hw4.study.slices import chosen, own_columns, slices as cut
+    from hw4.study.slices import chosen, own_columns, say_small, slices as cut
     record = find_record(run, store)
-    columns = trusted_columns(record, attributes) if attributes else own_columns(record)
-    show_table(cut(record, chosen(columns, only)))
+    columns = chosen(trusted_columns(record, attributes) if attributes else own_columns(record), only)
+    show_table(cut(record, columns))
+    if said := say_small(columns): print(said)

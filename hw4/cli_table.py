@@ -25,7 +25,7 @@ def transfer_table(
     sources: Annotated[Optional[list[str]], typer.Option(help='Weights and how like your task theirs was, e.g. imagenet=general faces.pth=very-similar roads=very-different', metavar='SOURCE...')] = None,
     sizes: Annotated[Optional[list[int]], typer.Option(min=1, help='Training images of each class (default: 50 1000)', metavar='N...')] = None,
     seeds: Annotated[int, typer.Option(min=1, help='Runs of each cell and way, each with its own draw of images; three or more speak of recipes')] = 3,
-    arch: Annotated[Optional[str], typer.Option(help='The net, by its torchvision or timm name (default: alexnet)')] = None,
+    arch: Annotated[Optional[str], typer.Option(help='The net, by its torchvision or timm name (default: alexnet; with --images tf_efficientnet_lite0, whose weights need no network)')] = None,
     size: Annotated[Optional[str], typer.Option(help='Pixels: HEIGHTxWIDTH, or HEIGHT in proportion (default: 96x80)')] = None,
     epochs: Annotated[Optional[int], typer.Option(min=1, help='Passes over the largest set (default: 4); smaller sets are passed more often, for as many steps')] = None,
     out: Annotated[Path, typer.Option(help='Folder for the numbers (CSV) and the picture')] = Path('transfer-table'),
@@ -33,7 +33,7 @@ def transfer_table(
     store: Store = None,
     again: Annotated[bool, typer.Option('--again', help='Run even what the store has')] = False,
     tensorboard: Annotated[Optional[Path], typer.Option(help='Folder for TensorBoard, a folder in it for each run (needs the extra track)')] = None,
-    dry_run: Annotated[bool, typer.Option('--dry-run', help='Show the plan and its time, run nothing')] = False,
+    dry_run: Annotated[bool, typer.Option('--dry-run', help='Show the plan and its time, run nothing; where there are no images the synthetic ones are made')] = False,
 ):
     "What to train, by how much data and which source of weights: every cell of the decision table, measured."
     from hw4.learn.device import best_device

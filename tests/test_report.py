@@ -203,7 +203,7 @@ def test_drives(drives, titles):
 def test_said_once(tmp_path):
     "What all runs have in common leaves the table; a result never does"
     rows = answer_rows({'a': [made(tmp_path, seed=o) for o in range(2)]})
-    assert set(shared(rows)) == {'side', 'net', 'weights', 'images', 'size', 'augment', 'epochs', 'trained', 'minutes'}
+    assert set(shared(rows)) == {'side', 'net', 'weights', 'images', 'size', 'augment', 'epochs', 'recipe', 'trained', 'minutes'}
     assert set(shared(rows.assign(accuracy='0.5'))) == set(shared(rows))
 
 

@@ -27,9 +27,7 @@ def recipe_interval(
     "The interval of a recipe's accuracy"
     n = right.shape[1]
     if n < 2: return np.nan, np.nan
-    # 9,999 draws for the course's 400 images, as the tests between sides have them; fewer of more images, so that any table takes seconds
-    drawn = measured(hits(right), accuracy, reps=max(999, min(9999, 4_000_000//n)))
-    lo, hi = alone(Side(right.mean(1), drawn), n)
+    lo, hi = alone(Side(right.mean(1), measured(hits(right), accuracy)), n)
     return max(0., lo), min(1., hi)
 
 # %% ../../nbs/study/04i_accuracy.ipynb #ba80f479

@@ -65,7 +65,7 @@ def cell_of(
     except ValueError as e: raise ValueError(f'{place["size"]:,} a class from {place["source"]}: {e}') from e
     for o in found:
         seen = o.measured[o.headline]
-        scores |= {k: (value, max(0., lo), min(1., hi)) for k, value, (lo, hi) in ((o.a, seen.a, seen.a_ci), (o.b, seen.b, seen.b_ci))}
+        scores |= {o.a: (seen.a, *seen.a_ci), o.b: (seen.b, *seen.b_ci)}
     truth = next(iter(runs.values()))[0].predictions.truth
     return Cell(**place, scores={k: scores[k] for k in runs}, found=tuple(found), floor=truth.value_counts().max()/len(truth))
 

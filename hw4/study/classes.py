@@ -71,5 +71,5 @@ def regime_question(
     recipe = replace(PORTRAITS, dataset=name, arch=ARCH, size=class_size(layout))
     named = {'feature extractor': 'feature_extract', 'fine-tuned': 'fine_tune', 'from scratch': 'scratch'}
     text = (f'Accuracy on {name} ({say_classes(layout.vocab)}) of a pretrained net of which only a new last layer is trained, of one of which every layer '
-            'is trained, and of the same net trained from random weights. The whole of every image is seen, mirrored, turned and lit in several ways.')
+            'is trained, and of the same net trained from random weights.')
     return Question(name, f'Three ways to train a net on {name}', text, {label: regime(recipe, o) for label, o in named.items()}, command=command)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'aligned', 'groups_between', 'common_classes', 'counts', 'film_order', 'side_counts', 'check_fair',
-           'other_versions', 'differences', 'measures', 'tested', 'drawn_alike', 'check_sides', 'compare', 'block_of',
-           'corrected', 'compare_all']
+           'other_versions', 'differences', 'measures', 'within', 'tested', 'drawn_alike', 'check_sides', 'compare',
+           'block_of', 'corrected', 'compare_all']
 
 # %% ../../nbs/study/04_compare.ipynb #69b405fb
 import re
@@ -19,7 +19,7 @@ import pandas as pd
 from ..data.codes import Remap
 from ..learn.metrics import iou, merge, miou, pixel_acc
 from .build import remap_of
-from .paired import holm, two_classifiers
+from .paired import Paired, holm, two_classifiers
 from .recipes import accuracy, hits, two_recipes
 from .records import Record, right, stack_cms
 from .resampled import least_p, two_models
@@ -37,7 +37,8 @@ def aligned(
     if missing or extra:
         names = [*theirs.file[theirs.hash.isin(missing)], *mine.file[mine.hash.isin(extra)]][:3]
         raise ValueError(f'{record.run_id} and {like.run_id} were not measured on the same images: {len(missing)} are only in the second and '
-                         f'{len(extra)} only in the first, such as {", ".join(names)}. Measure both on one folder (`hw4 eval`)')
+                         f'{len(extra)} only in the first, such as {", ".join(names)}. A test in pairs needs both trained with the same images to measure on; '
+                         '`hw4 eval` measures either on any folder, without a test')
     if mine.hash.is_unique: return mine.set_index('hash').loc[theirs.hash].reset_index()
     key = lambda o: o.assign(turn=o.groupby('hash').cumcount()).set_index(['hash', 'turn'])
     return key(mine).loc[key(theirs).index].reset_index()  # the same image twice: first with first, second with second
@@ -161,6 +162,14 @@ def measures(
     of_class = lambda i: lambda cm: iou(cm)[..., i]
     return {'miou': lambda cm: miou(cm, 'truth'), 'pixel_acc': pixel_acc, **{f'iou {name}': of_class(i) for i, name in enumerate(vocab)}}
 
+# %% ../../nbs/study/04_compare.ipynb #dd4f7317
+def within(
+    found: Paired,  # of shares
+) -> Paired:
+    "Intervals cut to what can be: a share is from 0 to 1, a difference of two from -1 to 1"
+    (a, b), (c, d) = found.a_ci, found.b_ci
+    return replace(found, a_ci=(max(0., a), min(1., b)), b_ci=(max(0., c), min(1., d)), lo=max(-1., found.lo), hi=min(1., found.hi))
+
 # %% ../../nbs/study/04_compare.ipynb #112dc8bf
 def _compare_classifiers(
     a: list[Record],
@@ -172,7 +181,7 @@ def _compare_classifiers(
     order = film_order(a[0].predictions.file)
     ra, rb = (np.stack([right(aligned(o, a[0]), o.vocab)[order] for o in side]) for side in (a, b))
     if min(len(a), len(b)) < 3 and block == 1: return dict(accuracy=two_classifiers(ra[0], rb[0]))
-    return tested(hits(ra), hits(rb), dict(accuracy=accuracy), block=block)
+    return {k: within(o) for k, o in tested(hits(ra), hits(rb), dict(accuracy=accuracy), block=block).items()}
 
 # %% ../../nbs/study/04_compare.ipynb #790309b4
 def tested(

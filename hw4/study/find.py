@@ -34,7 +34,8 @@ def find_record(
     if len(found) == 1: return found[0]
     what = 'no record' if not found else f'{len(found)} records'
     named = lambda o: f'{o.run_id} ({title(o.spec)})' if found else o.run_id
-    names = ', '.join(map(named, (found or records(store))[:8])) or 'none: the store is empty'
+    there = found or records(store)
+    names = (', '.join(map(named, there[:8])) + f' and {len(there) - 8} more'*(len(there) > 8)) or 'none: the store is empty'
     raise ValueError(f'{run!r} names {what} in {store_path(store)}, expected one; there are: {names}. The eight digits of a name are enough, and its seed where there are several')
 
 # %% ../../nbs/study/01i_find.ipynb #6317dd11

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PORTRAITS', 'BETTER', 'SCENES', 'BEST', 'SLOWER', 'HEAVY', 'LADDER', 'CLASSES', 'ASKED', 'QUESTIONS', 'FCN_ONLY',
-           'Question', 'regime', 'with_sides', 'question', 'named', 'augmented', 'sides_of', 'ask', 'together',
-           'note_answer', 'say_replaced', 'notes', 'answers', 'waiting', 'noted_question', 'answer_table']
+           'Question', 'regime', 'with_sides', 'question', 'named', 'augmented', 'for_regime', 'sides_of', 'ask',
+           'together', 'note_answer', 'say_replaced', 'notes', 'answers', 'waiting', 'noted_question', 'answer_table']
 
 # %% ../../nbs/study/03_questions.ipynb #da7aa465
 import json
@@ -147,6 +147,18 @@ def augmented(
     "The recipe under another augmentation; without any there is one view"
     return replace(spec, augment=augment, views=None if augment == 'none' else spec.views)
 
+# %% ../../nbs/study/03_questions.ipynb #4e930e14
+def for_regime(
+    spec: Spec,  # a side of a question
+    changes: dict,  # fields of `Spec` and what they are to be on every side
+    *,
+    beside: bool,  # whether the question has other sides
+) -> dict:  # fields and values
+    "What of some changes a side can have: random numbers start from no weights, and a head alone or a net of random numbers has no passes of its head first, but as many in all"
+    found = {k: v for k, v in changes.items() if k != 'weights' or spec.regime != 'scratch'}
+    if not (beside and spec.regime in ('scratch', 'feature_extract') and 'freeze_epochs' in found): return found
+    return found | dict(epochs=found.get('epochs', spec.epochs) + found.pop('freeze_epochs'))
+
 # %% ../../nbs/study/03_questions.ipynb #83d20f1b
 def sides_of(
     name: str|Question,
@@ -157,8 +169,7 @@ def sides_of(
     if 'size' in changes: changes['size'] = whole_size(changes['size'], next(iter(question(name).sides.values())).size)
     if changes.get('net', 'fcn') != 'fcn': changes |= FCN_ONLY
     sides = question(name).sides
-    no_use = dict(scratch={'weights'}, feature_extract={'freeze_epochs'} if len(sides) > 1 else set())  # to a regime, where other sides have one for it
-    own = lambda spec: {k: v for k, v in changes.items() if k not in no_use.get(spec.regime, ())}
+    own = lambda spec: for_regime(spec, changes, beside=len(sides) > 1)
     found = {label: replace(augmented(spec, changes.get('augment', spec.augment)), **own(spec)) for label, spec in sides.items()}
     if len(set(found.values())) < len(found):
         raise ValueError(f'{question(name).name} compares {", ".join(found)}, and with {", ".join(f"{k} {v}" for k, v in changes.items() if k not in FCN_ONLY or "net" not in changes)} some of these are the same: ask another question of that')
@@ -223,7 +234,8 @@ def say_replaced(
     gone = [o for label, side in old.items() for o in side if o.run_id not in [n.run_id for n in new.get(label, [])]]
     if not gone: return
     same = next((new[label] for label, side in old.items() if gone[0] in side and label in new), next(iter(new.values())))
-    how = ', '.join(f'{k} {x} before, {y} now' for k, (x, y) in diff(gone[0].spec, same[0].spec).items() if k != 'remap')
+    changed = dict(images=tuple(o.environment['path'] for o in (gone[0], same[0]))) | {k: o for k, o in diff(gone[0].spec, same[0].spec).items() if k != 'remap'}
+    how = ', '.join(f'{k} {x} before, {y} now' for k, (x, y) in changed.items() if x != y)
     print(f'{name}: this answer takes the place of an earlier one in the report ({how or "other images or seeds"}); its records stay in the store, and asked as before it stands again: '
           f'{", ".join(o.run_id for o in gone)}')
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['own_columns', 'attribute_file', 'attribute_table', 'attribute_columns', 'chosen', 'per_image', 'score', 'cut',
-           'slices']
+           'say_small', 'slices']
 
 # %% ../../nbs/study/04b_slices.ipynb #cd14af8b
 from difflib import get_close_matches
@@ -115,6 +115,15 @@ def cut(
         parts = {str(values[codes[o[0]]]): o for o in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(o) >= least}
         found += [(f'{c} = {v}', parts[v]) for v in sorted(parts)]
     return found
+
+# %% ../../nbs/study/04b_slices.ipynb #00de7b98
+def say_small(
+    columns: pd.DataFrame,  # a row an image
+    least: int = 10,  # images of a group
+) -> str|None:  # None: there is none
+    "Which groups are too small to be shown"
+    small = [name for name, o in cut(columns, 1) if len(o) < least]
+    if small: return f'left out: {len(small):,} group{"s"*(len(small) > 1)} of fewer than {least} images, such as {", ".join(small[:3])}'
 
 # %% ../../nbs/study/04b_slices.ipynb #8a54c0fd
 def slices(

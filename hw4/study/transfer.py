@@ -131,7 +131,9 @@ def need_sources(
     asked: Question,  # a decision table
 ) -> None:  # nothing, or ValueError
     "Refuse weights that cannot be had or do not fit the net"
-    for arch, weights in dict.fromkeys((o.arch, o.weights) for o in asked.sides.values() if o.weights): backbone(arch, weights)
+    for arch, weights in dict.fromkeys((o.arch, o.weights) for o in asked.sides.values() if o.weights):
+        try: backbone(arch, weights)
+        except ValueError as e: raise ValueError(f'{e}\nA decision table takes them by --sources, NAME=SIMILARITY or FILE=SIMILARITY') from e
 
 # %% ../../nbs/study/04h_transfer.ipynb #1636cd47
 def draws(

@@ -17,7 +17,7 @@ from ..data.layouts import Layout
 from ..data.synth import is_twin
 from .build import located, on_twins
 from .cells import Cell, cell_rows, cells_of, long_rows, say_cells
-from .classes import class_size, open_classes
+from .classes import ARCH, class_size, open_classes
 from .folders import check_files, dataset_name
 from .spec import Spec
 from .statements import say_flattered
@@ -41,7 +41,7 @@ def open_target(
         print(words)
     else:
         layout, words = open_classes(images)
-        recipe = replace(RECIPE, dataset=dataset_name(images), size=class_size(layout, min(RECIPE.size)))
+        recipe = replace(RECIPE, dataset=dataset_name(images), arch=ARCH, size=class_size(layout, min(RECIPE.size)))
         say_checked(check_files(layout), words)
     if 'size' in changes: changes['size'] = whole_size(changes['size'], recipe.size)
     return layout, replace(recipe, **changes)
