@@ -94,6 +94,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'hw4.data.check.count_pixels': ('data/check.html#count_pixels', 'hw4/data/check.py'),
                                 'hw4.data.check.is_camvid': ('data/check.html#is_camvid', 'hw4/data/check.py'),
                                 'hw4.data.check.listed': ('data/check.html#listed', 'hw4/data/check.py'),
+                                'hw4.data.check.lonely': ('data/check.html#lonely', 'hw4/data/check.py'),
                                 'hw4.data.check.look': ('data/check.html#look', 'hw4/data/check.py'),
                                 'hw4.data.check.loose_images': ('data/check.html#loose_images', 'hw4/data/check.py'),
                                 'hw4.data.check.mask_faults': ('data/check.html#mask_faults', 'hw4/data/check.py'),

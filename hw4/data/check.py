@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REPAIR', 'OTHER_CLASS', 'OTHER_SPLIT', 'TWICE', 'strict_pil', 'why_unread', 'mask_faults', 'look', 'read_all',
            'count_pixels', 'listed', 'is_camvid', 'masks_hold', 'count_all', 'read_layout', 'loose_images',
-           'same_images', 'palette_faults', 'names_fault', 'check']
+           'same_images', 'lonely', 'palette_faults', 'names_fault', 'check']
 
 # %% ../../nbs/data/10_check.ipynb #cff835f2
 import os
@@ -239,6 +239,15 @@ def same_images(
         elif o is not one and (drawn or o['split'] != one['split']): faults.append(Fault(o['file'], what, TWICE if drawn else OTHER_SPLIT))
     return faults
 
+# %% ../../nbs/data/10_check.ipynb #ce762680
+def lonely(
+    layout: Layout,  # for classification, without a split to measure on
+) -> list[Fault]:  # a fault for each class with one image only
+    "The classes that cannot be divided"
+    items = layout.items[layout.items.split.isin(['train', 'all'])]
+    return [Fault(o.file, f'is the only image of {o.label}', 'Give the class more images or leave it out: one is to be trained on and one measured on')
+            for o in items[~items.label.duplicated(keep=False)].itertuples()]
+
 # %% ../../nbs/data/10_check.ipynb #9a2feae7
 def palette_faults(
     layout: Layout,  # for segmentation, of masks that hold ids
@@ -280,8 +289,9 @@ def check(
         names_from = f'{faults[-1].file}, which cannot be read'
     pixels, wrong = read_layout(layout, loose_images(layout, faults), held=held, progress=progress)
     if layout.task == 'segment' and not (held and held.colours): wrong += palette_faults(layout)
-    divided = len(layout.splits) > 1
-    if divided or layout.task != 'predict': wrong += same_images(layout, {o.file for o in faults + wrong}, drawn=not divided)
+    drawn = layout.task != 'predict' and 'val' not in layout.splits  # what is measured on will be drawn
+    if drawn or len(layout.splits) > 1: wrong += same_images(layout, {o.file for o in faults + wrong}, drawn=drawn)
+    if drawn and 'label' in layout.items: wrong += lonely(layout)
     try: counts = count_all(layout, pixels, held)
     except FileNotFoundError: pass  # the list of attributes, of which a fault tells already
     except ValueError as e: faults.append(Fault('list_attr_celeba', str(e), 'Get the list again from where it came'))
