@@ -146,10 +146,26 @@ def test_a_killed_run_with_mixed_images_goes_on(spec, faces, tmp_path, n, change
     ends_as_unbroken(replace(spec, mixup=.4, loss='smooth', **changes), n, path=faces, tmp_path=tmp_path)
 
 
+@pytest.mark.parametrize('opt', OPTIMISERS)
+@pytest.mark.parametrize('name', ['fine_tune', 'feature_extract'])
+def test_a_head_is_held_by_itself(spec, faces, opt, name):
+    "Its own decay is the head's and nobody else's: the same number as the body's changes nothing, a larger one makes the head small"
+    plain = replace(of(spec, name), opt=opt, epochs=1)
+    heads = [trained(o, faces)[0].model for o in (plain, replace(plain, head_wd=plain.wd), replace(plain, head_wd=80.))]
+    for a, b in zip(heads[0].state_dict().values(), heads[1].state_dict().values()): assert torch.equal(a, b)
+    head, body = ([sum(p.detach().norm().item() for p in part(o).parameters()) for o in heads] for part in (lambda o: o.head, lambda o: o.body))
+    assert head[2] < .7*head[0] and body[2] == pytest.approx(body[0], rel=.02)
+
+
+@pytest.mark.parametrize('n', [1, 2])
+def test_a_killed_run_with_a_held_head_goes_on(spec, faces, tmp_path, n):
+    ends_as_unbroken(replace(spec, freeze_epochs=1, epochs=2, head_wd=20.), n, path=faces, tmp_path=tmp_path)
+
+
 def test_new_words_leave_old_digests_as_they_were():
     old = Spec('classify', 'portraits', 'alexnet', (224, 224))
     assert old.digest == 'edd9c01098b4' and 'mixup' in old.to_dict()
-    assert replace(old, mixup=.2).digest != old.digest
+    assert replace(old, mixup=.2).digest != old.digest and replace(old, head_wd=.2).digest != old.digest
     assert replace(old, zoom=[1, 2]).zoom == (1., 2.) and len({old.digest, *(replace(old, zoom=o).digest for o in ((1,), (2,), (1, 2)))}) == 4
 
 

@@ -37,7 +37,7 @@ def say_recipe(
 ) -> str:  # e.g. 'lr 0.0003, freeze_epochs 6, tta flip'
     "How a run was trained and measured, as far as other columns do not say it: the rate, and what is not as it is by default"
     default = {o.name: o.default for o in fields(Spec)}
-    given = [o for o in ('freeze_epochs', 'views', 'schedule', 'opt', 'loss', 'mixup', 'ema', 'tta', 'zoom') if getattr(spec, o) != default[o]]
+    given = [o for o in ('freeze_epochs', 'views', 'schedule', 'opt', 'wd', 'head_wd', 'loss', 'mixup', 'ema', 'tta', 'zoom') if getattr(spec, o) != default[o]]
     return ', '.join([f'lr {spec.lr:g}', *(f'{o} {in_words(o, getattr(spec, o))}' for o in given)])
 
 # %% ../../nbs/study/05e_tables.ipynb #4778c304
