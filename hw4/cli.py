@@ -55,6 +55,8 @@ def run(
     augment: Annotated[Optional[list[str]], typer.Option(help='Strategy of the training images, see hw4 show-augment; several: the question is asked once for each, all else equal, and every pair is tested')] = None,
     freeze_epochs: Annotated[Optional[int], typer.Option(min=0, help='Passes in which the head is trained by itself, before everything is (linear probe, then fine-tune)')] = None,
     lr: Annotated[Optional[float], typer.Option(help="Highest learning rate of the head; those of earlier layers follow")] = None,
+    spread: Annotated[Optional[float], typer.Option(min=1, help="The head's rate over that of the earliest layers, when all are trained, such as 100; 1: one rate for all")] = None,
+    head_wd: Annotated[Optional[float], typer.Option(min=0, help='Weight decay of the head by itself (default: that of all layers)')] = None,
     schedule: Annotated[Optional[str], typer.Option(help='Its course: one_cycle, flat_cos, constant, step (a tenth after each third) or cosine')] = None,
     opt: Annotated[Optional[str], typer.Option(help='Optimiser: adam, sgd, radam, ranger or lamb')] = None,
     loss: Annotated[Optional[str], typer.Option(help='cross_entropy or smooth (label smoothing); of masks also weighted, ce_dice, ohem')] = None,
@@ -88,7 +90,7 @@ def run(
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
     how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, net=net, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision='float32' if plain else precision,
-               freeze_epochs=freeze_epochs, lr=lr, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta, zoom=tuple(zoom) if zoom else None, augment=augment[0] if augment and len(augment) == 1 else None)
+               freeze_epochs=freeze_epochs, lr=lr, spread=spread, head_wd=head_wd, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta, zoom=tuple(zoom) if zoom else None, augment=augment[0] if augment and len(augment) == 1 else None)
     several, watch = augment if augment and len(augment) > 1 else None, None if dry_run else watchers(tensorboard)
     if mine and several: raise ValueError(f'--augment {" --augment ".join(several)} with folders of your own: give one; strategies are compared on a question')
     if mine and net: raise ValueError(f'--net {net} with folders of your own: what is asked of masks there is what the skips of an FCN bring; ask a question, such as hw4 run q2-3 --net {net}')

@@ -199,7 +199,7 @@ def _of_masks(
     return notes
 
 # %% ../../nbs/study/05f_statements.ipynb #a35b1285
-OPTIONS = ('arch', 'net', 'epochs', 'size', 'weights', 'views', 'precision', 'valid', 'augment', 'freeze_epochs', 'lr', 'schedule', 'opt', 'loss', 'mixup', 'ema', 'tta', 'zoom')  # of `hw4 run`, fields of a spec
+OPTIONS = ('arch', 'net', 'epochs', 'size', 'weights', 'views', 'precision', 'valid', 'augment', 'freeze_epochs', 'lr', 'spread', 'head_wd', 'schedule', 'opt', 'loss', 'mixup', 'ema', 'tta', 'zoom')  # of `hw4 run`, fields of a spec
 
 # %% ../../nbs/study/05f_statements.ipynb #c4935b00
 def as_python(
