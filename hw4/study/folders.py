@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.check import Report, count_all, palette_faults, read_layout, same_images
+from ..data.check import Report, count_all, palette_faults, read_layout
 from ..data.codes import Remap
+from ..data.doubles import same_images
 from ..data.images import hold_out
 from ..data.layouts import Layout, need_folder
 from ..data.names import listed_in
