@@ -56,7 +56,7 @@ def run(
     freeze_epochs: Annotated[Optional[int], typer.Option(min=0, help='Passes in which the head is trained by itself, before everything is (linear probe, then fine-tune)')] = None,
     lr: Annotated[Optional[float], typer.Option(help="Highest learning rate of the head; those of earlier layers follow")] = None,
     spread: Annotated[Optional[float], typer.Option(min=1, help="The head's rate over that of the earliest layers, when all are trained, such as 100; 1: one rate for all")] = None,
-    head_wd: Annotated[Optional[float], typer.Option(min=0, help='Weight decay of the head by itself (default: that of all layers)')] = None,
+    head_wd: Annotated[Optional[float], typer.Option(min=0, help='Weight decay of the head by itself, such as 30 (default: that of all layers)')] = None,
     schedule: Annotated[Optional[str], typer.Option(help='Its course: one_cycle, flat_cos, constant, step (a tenth after each third) or cosine')] = None,
     opt: Annotated[Optional[str], typer.Option(help='Optimiser: adam, sgd, radam, ranger or lamb')] = None,
     loss: Annotated[Optional[str], typer.Option(help='cross_entropy or smooth (label smoothing); of masks also weighted, ce_dice, ohem')] = None,

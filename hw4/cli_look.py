@@ -6,6 +6,7 @@
 __all__ = ['look', 'evaluate', 'predict', 'strips', 'slices']
 
 # %% ../nbs/cli_look.ipynb #46c845a6
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -58,13 +59,14 @@ def predict(
     record = find_record(run, store)
     files = [o for path in images for o in (find_images(path) if path.is_dir() else [path])]
     if not files: raise ValueError(f'no image in {", ".join(map(str, images))}: name image files, or folders that hold some (folders inside them are not looked into)')
-    inside = sum(len(find_images(o, recursive=True)) for o in images if o.is_dir()) - sum(len(find_images(o)) for o in images if o.is_dir())
     faults = {}
     table = predict_files(record, files, out, device=best_device(device.lower(), record.spec.precision), faults=faults)
     print(table.head(20).to_string(index=False, float_format=lambda o: f'{o:.3f}'))
     if len(table) > 20: print(f'and {len(table) - 20:,} more')
     print(f'{len(table)} images: {out/"predictions.csv"}')
-    if inside: print(f'{inside:,} images in folders inside are not looked at: name those folders too')
+    with suppress(OSError):  # a hint, not worth an error
+        inside = {o for path in images if path.is_dir() for o in find_images(path, recursive=True)} - set(files)
+        if inside: print(f'{len(inside):,} image{"s"*(len(inside) > 1)} in folders inside not looked at: name those folders too')
     if faults: raise ValueError(f'{len(faults)} of {len(files)} files cannot be read and are left out: {"; ".join(list(faults.values())[:5])}')
 
 # %% ../nbs/cli_look.ipynb #b58e0836

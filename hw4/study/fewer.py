@@ -94,7 +94,7 @@ def rise(
     "The mIoU of few classes minus that of many, each over its own classes"
     runs, other = speaking(runs, other), speaking(other, runs)
     block, truth = block or block_of(runs[0]), lambda cm: miou(cm, 'truth')
-    few, many = (Side(truth(o.sum(1)), measured(o, truth, block=block)) for o in (side_counts(other, runs[0]), side_counts(runs, runs[0])))
+    few, many = (Side(truth(o.sum(1)), measured(o, truth, block=block, alike=False)) for o in (side_counts(other, runs[0]), side_counts(runs, runs[0])))
     delta, m = few.mean - many.mean, effective(len(runs[0].predictions), block)
     if len(runs) < 3: return delta, *expanded(few.draws[0] - many.draws[0], m)
     width = noise_of(few, many, m).width()

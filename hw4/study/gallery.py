@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from .compare import aligned, check_fair
-from .figures import class_bars, confusion, curves, faces, headline, scenes
+from .figures import BARS, class_bars, confusion, curves, faces, headline, scenes
 from .flips import class_flips, disagreements, mask_flips
 from .score_figures import reliability, roc_curves
 
@@ -74,7 +74,7 @@ def _group_pictures(
         fig, shown = scenes(sides), ' and '.join(f'{label}{_first(runs)}' for label, runs in sides.items())
         seen = [(f'Validation images, their truth, and what was predicted: {shown}.', embed(fig, 'jpeg'))] if fig else []
         bars = '; a bar is the mean over the seeds, a dot is a seed' if max(map(len, sides.values())) > 1 else ''
-        return [(f'IoU of each class: {names}{bars}.', embed(class_bars(sides))), *seen, *confusions]
+        return [(f'IoU of {"each class" if len(next(iter(sides.values()))[0].vocab) <= BARS else f"the {BARS} classes with the most pixels"}: {names}{bars}.', embed(class_bars(sides))), *seen, *confusions]
     most_wrong = [(f'{label}: the images with the highest loss among those kept{_first(runs)}. Red: wrong.', embed(faces(runs[0]), 'jpeg')) for label, runs in sides.items()]
     return [*_score_pictures(sides), *confusions, *most_wrong]
 

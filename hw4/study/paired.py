@@ -154,7 +154,7 @@ def what_it_takes(
     if found.seeds_needed: ways.append(f'about {found.seeds_needed} seeds a side on these {found.n:,} images')
     more = f', and more after the correction for {pairs} pairs' if pairs > 1 else ''
     if ways: return f"To decide a difference of this size four times in five would take {', or '.join(ways)}{more}."
-    also, both = ('', '') if found.seed_sd is None else (' with these seeds, and no number of seeds on these images', '; more of both would'*(found.delta != 0))
+    also, both = ('', '') if found.seed_sd is None else (' with these seeds, and no reasonable number of seeds on these images', '; more of both would'*(abs(found.delta) > 1e-9))
     return f'The difference seen is so small beside what varies that no reasonable number of images{also} would decide it{both}.'
 
 # %% ../../nbs/study/03b_paired.ipynb #3a8426ff

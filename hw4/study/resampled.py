@@ -82,12 +82,13 @@ def measured(
     *,
     block: int = 1,  # neighbours that are drawn together; 1: independent images
     reps: int = 9999,  # draws
-    seed: int = 0,  # of the random draws; the same seed gives the same draws
+    seed: int = 0,  # of the random draws
+    alike: bool = True,  # draw images that are alike together; False: the same seed gives the same draws whatever is measured
 ) -> np.ndarray:  # (k, reps) float64, the measure of each model on each draw; NaN where a draw leaves nothing to measure
     "Measure models on resampled images, all on the same draws"
     k, n, *cell = cms.shape
     flat = np.ascontiguousarray(np.moveaxis(cms, 1, 0).reshape(n, -1), float)  # counts below 2**53 are exact in float64
-    kinds, times = np.unique(flat, axis=0, return_counts=True) if block == 1 and flat.shape[1] < n else (flat, np.ones(n))
+    kinds, times = np.unique(flat, axis=0, return_counts=True) if alike and block == 1 and flat.shape[1] < n else (flat, np.ones(n))
     how = dict(reps=reps, seed=seed, numbers=flat.shape[1])
     few = len(kinds) <= n / 4
     drawn = draws_of_kinds(times, **how) if few else draws(n, block=block, **how)

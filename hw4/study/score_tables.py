@@ -57,10 +57,10 @@ def mean_scores(
 # %% ../../nbs/study/04k_score_tables.ipynb #a51ed185
 def hardest(
     scores: pd.DataFrame,  # as `mean_scores` gives them
-) -> list:  # names of classes: all in their order, or of many `MOST`, the hardest first
+) -> list:  # positions of classes: all in their order, or of many `MOST` that are in the truth, the hardest first
     "The classes that a table shows"
-    classes = scores.iloc[:-1]
-    return classes.index.tolist() if len(classes) <= MOST else classes.nsmallest(MOST, ['f1', 'auc']).index.tolist()
+    classes = scores.iloc[:-1].reset_index()
+    return classes.index.tolist() if len(classes) <= MOST else classes[classes.images > 0].nsmallest(MOST, ['f1', 'auc']).index.tolist()
 
 # %% ../../nbs/study/04k_score_tables.ipynb #75753ef6
 def score_rows(
@@ -71,7 +71,7 @@ def score_rows(
     shown = hardest(means[best_side(sides)])
     found = []
     for label, mean in means.items():
-        rows = mean.loc[[*shown, 'mean']]
+        rows = mean.iloc[[*shown, -1]]
         rows = rows.assign(**rows[MEASURES].map(number)).drop(columns='ap').rename(columns=dict(f1='F1', auc='AUC')).reset_index()
         if len(sides) > 1: rows.insert(0, 'side', label)
         found.append(rows)
@@ -92,8 +92,8 @@ def score_table(
 ) -> dict:  # title, rows, notes
     "Precision, recall, F1 and AUC a class, and calibration"
     rows, several = score_rows(sides), next((over_seeds(o) for o in sides.values() if len(o) > 1), '')
-    n = len(next(iter(sides.values()))[0].vocab)
-    notes = [f'Of {n} classes the {MOST} with the lowest F1{of_best(sides)}; the mean is of all {n}.'] * (n > MOST)
+    n, there = len(next(iter(sides.values()))[0].vocab), len(set(known_truth(next(iter(sides.values()))[0])))
+    notes = [f'Of {n} classes the {MOST} with the lowest F1{of_best(sides)}; the mean is of all {f"{there} in the truth" if there < n else n}.'] * (n > MOST)
     notes += [f'Precision: of the images said to be of a class, how many are. Recall: of the images of a class, how many were found. AUC: each class against the rest{several}.',
               *[say_sure(*o) for o in sides.items()],
               'Calibration error (ECE): the mean gap between how sure a net is and how often it is right, in 10 bins of equal width. Brier score: 0 to 1. All three are better when lower.']

@@ -70,6 +70,7 @@ class Spec:
         fix('size', tuple(int(o) for o in self.size))
         if self.spread is None: fix('spread', SPREADS.get(self.regime))
         for name in ('lr', 'spread', 'wd', 'head_wd', 'ema', 'mixup'): fix(name, None if getattr(self, name) is None else float(getattr(self, name)))
+        if self.head_wd == self.wd: fix('head_wd', None)
         if self.weights is not None: fix('weights', str(self.weights))
         if self.zoom is not None: fix('zoom', tuple(map(float, self.zoom)))
         _validate(self)
@@ -136,7 +137,7 @@ def _validate_numbers(
     for name in ('epochs', 'bs', 'lr', 'spread'):
         if not getattr(spec, name) > 0: raise ValueError(f'{name}={getattr(spec, name)!r}: expected a number above 0')
     for name in ('wd', 'head_wd'):
-        if (found := getattr(spec, name)) is not None and not 0 <= found < 1/spec.lr: raise ValueError(f'{name}={found!r} with lr={spec.lr!r}: a step takes wd*lr off each weight, expected 0 or more and below {1/spec.lr:g}')
+        if (found := getattr(spec, name)) is not None and not 0 <= found < 1/spec.lr: raise ValueError(f'{name}={found!r} with lr={spec.lr!r}: a step takes their product off each weight, expected 0 or more and below {1/spec.lr:g}; give a smaller one of the two')
     if not 0 <= spec.mixup < 100: raise ValueError(f'mixup={spec.mixup!r}: expected 0 (nothing is mixed) or a small number above it, such as 0.2')
     if spec.mixup and spec.bs < 2: raise ValueError(f'mixup={spec.mixup} with bs={spec.bs}: a batch of one image has nothing to be mixed with')
     if not 0 <= spec.ema < 1: raise ValueError(f'ema={spec.ema!r}: expected a share from 0 (no mean) to below 1, such as 0.99')

@@ -18,6 +18,7 @@ from ..data.images import draw_few
 from ..data.layouts import Layout
 from ..learn.backbones import backbone
 from ..learn.device import Device, best_device
+from ..learn.weights import WeightsError
 from .questions import PORTRAITS, Question, note_answer, regime
 from .records import fingerprint, is_stored, run_name
 from .run import estimate, run
@@ -133,7 +134,7 @@ def need_sources(
     "Refuse weights that cannot be had or do not fit the net"
     for arch, weights in dict.fromkeys((o.arch, o.weights) for o in asked.sides.values() if o.weights):
         try: backbone(arch, weights)
-        except ValueError as e: raise ValueError(f'{e}\nA decision table takes them by --sources, NAME=SIMILARITY or FILE=SIMILARITY') from e
+        except WeightsError as e: raise WeightsError(f'{e}\nA decision table takes them by --sources, NAME=SIMILARITY or FILE=SIMILARITY') from e
 
 # %% ../../nbs/study/04h_transfer.ipynb #1636cd47
 def draws(

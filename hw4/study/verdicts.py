@@ -111,7 +111,7 @@ def _sentences(
     words = {'better': f'{found.a} is better than {found.b}', 'worse': f'{found.a} is worse than {found.b}',
              'not decided': f'Between {found.a} and {found.b} it is not decided'}[found.verdict()]
     many = f', corrected for {found.pairs} pairs by Holm' if found.pairs > 1 else ''
-    if found.verdict() == 'not decided' and not o.lo <= 0 <= o.hi: many += ' as the interval is not'
+    if many and found.verdict() == 'not decided' and not o.lo <= 0 <= o.hi: many += ' as the interval is not'
     p = f'p {say_p(found.p(name), "= ")}{many}'
     said = [f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {say_gain(o, p)} on {o.n:,} images.']
     if found.verdict() == 'not decided': said.append(what_it_takes(o, found.pairs))
