@@ -26,6 +26,8 @@ hw4 run q1-6 --arch tf_efficientnet_lite0 --portraits heavy_makeup_CelebA
 
 hw4 run q1-6 --augment heavy --augment whole_face --augment stronger --seeds 3
 
+hw4 run q1-8 --weights imagenet --weights my_source --seeds 3
+
 hw4 compare RUN RUN
 
 hw4 report'''
@@ -35,7 +37,7 @@ app = typer.Typer(help='Rapid, honest experiments on images.', epilog=EXAMPLES, 
 for o in (start, look, table): app.add_typer(o)  # without a name: their commands stand beside these
 
 # %% ../nbs/cli.ipynb #da04166f
-@app.command()
+@app.command(epilog='An option of the recipe (--arch to --tta, but --zoom) that is given several times, such as --lr 1e-3 --lr 4e-3, is varied: the question is asked once for each value, all else equal, and every pair is tested.')
 def run(
     questions: Annotated[Optional[list[str]], typer.Argument(help='q1-1 q1-2 ... q1-9 q2-1 q2-2 q2-3 q2-4, or all of these; and q2-best, which takes an hour')] = None,
     portraits: Annotated[Optional[Path], typer.Option(help='Folder of the portraits (default: $HW4_PORTRAITS, else synthetic twins)')] = None,
@@ -45,24 +47,24 @@ def run(
     codes: Annotated[Optional[Path], typer.Option(help='codes.txt: a class name a line, the first for id 0; a class called void is not counted')] = None,
     suffix: Annotated[Optional[str], typer.Option(help="What a mask's name has before its dot and the image's has not, such as _mask (default: _P or _L if every mask has it)")] = None,
     void_id: Annotated[Optional[int], typer.Option(help='The id of void in the masks, such as 255 (default: that of the name void)')] = None,
-    arch: Annotated[Optional[str], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
-    net: Annotated[Optional[str], typer.Option(help='For q2-3, q2-4 and q2-best, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
-    weights: Annotated[Optional[str], typer.Option(help="'imagenet', a file of weights, or the name of your own (`hw4 weights` lists them)")] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Passes over the training images (default: the question's own)")] = None,
-    size: Annotated[Optional[str], typer.Option(help="Pixels: HEIGHTxWIDTH, or HEIGHT in the question's proportions (default: the question's own)")] = None,
+    arch: Annotated[Optional[list[str]], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
+    net: Annotated[Optional[list[str]], typer.Option(help='For q2-3, q2-4 and q2-best, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
+    weights: Annotated[Optional[list[str]], typer.Option(help="'imagenet', a file of weights, or the name of your own (`hw4 weights` lists them)")] = None,
+    epochs: Annotated[Optional[list[int]], typer.Option(help="Passes over the training images (default: the question's own)")] = None,
+    size: Annotated[Optional[list[str]], typer.Option(help="Pixels: HEIGHTxWIDTH, or HEIGHT in the question's proportions (default: the question's own)")] = None,
     seeds: Annotated[int, typer.Option(min=1, help='Runs a side, each with its own seed')] = 1,
-    views: Annotated[Optional[int], typer.Option(min=1, help='Fixed views of each training image, one an epoch in turn (default: a new one each epoch)')] = None,
-    augment: Annotated[Optional[list[str]], typer.Option(help='Strategy of the training images, see hw4 show-augment; several: the question is asked once for each, all else equal, and every pair is tested')] = None,
-    freeze_epochs: Annotated[Optional[int], typer.Option(min=0, help='Passes in which the head is trained by itself, before everything is (linear probe, then fine-tune)')] = None,
-    lr: Annotated[Optional[float], typer.Option(help="Highest learning rate of the head; those of earlier layers follow")] = None,
-    spread: Annotated[Optional[float], typer.Option(min=1, help="The head's rate over that of the earliest layers, when all are trained, such as 100; 1: one rate for all")] = None,
-    head_wd: Annotated[Optional[float], typer.Option(min=0, help='Weight decay of the head by itself, such as 30 (default: that of all layers)')] = None,
-    schedule: Annotated[Optional[str], typer.Option(help='Its course: one_cycle, flat_cos, constant, step (a tenth after each third) or cosine')] = None,
-    opt: Annotated[Optional[str], typer.Option(help='Optimiser: adam, sgd, radam, ranger or lamb')] = None,
-    loss: Annotated[Optional[str], typer.Option(help='cross_entropy or smooth (label smoothing); of masks also weighted, ce_dice, ohem')] = None,
-    mixup: Annotated[Optional[float], typer.Option(help='Mix training images in pairs, with this alpha, such as 0.2; 0: do not')] = None,
-    ema: Annotated[Optional[float], typer.Option(help='End with a moving mean of the weights that keeps this share a step, such as 0.99; 0: with the last weights')] = None,
-    tta: Annotated[Optional[str], typer.Option(help='Looks at each image that is measured: none (one), flip (its mirror image too); of masks also scales, of classes also closer')] = None,
+    views: Annotated[Optional[list[int]], typer.Option(min=1, help='Fixed views of each training image, one an epoch in turn (default: a new one each epoch)')] = None,
+    augment: Annotated[Optional[list[str]], typer.Option(help='Strategy of the training images, see hw4 show-augment')] = None,
+    freeze_epochs: Annotated[Optional[list[int]], typer.Option(min=0, help='Passes in which the head is trained by itself, before everything is (linear probe, then fine-tune)')] = None,
+    lr: Annotated[Optional[list[float]], typer.Option(help="Highest learning rate of the head; those of earlier layers follow")] = None,
+    spread: Annotated[Optional[list[float]], typer.Option(min=1, help="The head's rate over that of the earliest layers, when all are trained, such as 100; 1: one rate for all")] = None,
+    head_wd: Annotated[Optional[list[float]], typer.Option(min=0, help='Weight decay of the head by itself, such as 30 (default: that of all layers)')] = None,
+    schedule: Annotated[Optional[list[str]], typer.Option(help='Its course: one_cycle, flat_cos, constant, step (a tenth after each third) or cosine')] = None,
+    opt: Annotated[Optional[list[str]], typer.Option(help='Optimiser: adam, sgd, radam, ranger or lamb')] = None,
+    loss: Annotated[Optional[list[str]], typer.Option(help='cross_entropy or smooth (label smoothing); of masks also weighted, ce_dice, ohem')] = None,
+    mixup: Annotated[Optional[list[float]], typer.Option(help='Mix training images in pairs, with this alpha, such as 0.2; 0: do not')] = None,
+    ema: Annotated[Optional[list[float]], typer.Option(help='End with a moving mean of the weights that keeps this share a step, such as 0.99; 0: with the last weights')] = None,
+    tta: Annotated[Optional[list[str]], typer.Option(help='Looks at each image that is measured: none (one), flip (its mirror image too); of masks also scales, of classes also closer')] = None,
     zoom: Annotated[Optional[list[float]], typer.Option(min=1, help='How many times enlarged the net sees each image, its middle alone (default: the whole image); several, e.g. --zoom 1 --zoom 1.4: it sees each, features side by side')] = None,
     valid: Annotated[Optional[str], typer.Option(help="What is measured: a split, or drive:0001TP for that drive, left out of the training images (default: val)")] = None,
     out: Annotated[Optional[Path], typer.Option(help='With images of your own: the page to write (default: report-NAME.html, by the name of the folder)')] = None,
@@ -77,30 +79,31 @@ def run(
 ):
     "Answer questions: show the plan, run what the store does not have, print a table."
     from hw4.learn.device import best_device
+    from hw4.study.aloud import compare_varied
     from hw4.study.build import whereabouts
     from hw4.study.discussions import say_answer
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, answers, ask, named, question, together
     from hw4.study.records import store_path
-    from hw4.study.strategies import compare_strategies, strategies_question
+    from hw4.study.varied import typed, varied_question
     from hw4.study.whole import own_folders, whole_study
-    if (weights or '').lower() == 'none': raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
+    if 'none' in (o.lower() for o in weights or []): raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
-    if weights and Path(weights).is_file(): weights = str(Path(weights).resolve())  # one file, whatever folder it is named from
+    files = [str(Path(o).resolve()) if Path(o).is_file() else o for o in weights or []]  # one file, whatever folder it is named from
+    once, varied = typed(dict(arch=arch, net=net, weights=files, epochs=epochs, size=[parse_size(o) for o in size or []], views=views, augment=augment, freeze_epochs=freeze_epochs, lr=lr,
+                              spread=spread, head_wd=head_wd, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta))
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
-    how = dict(store=store, seeds=seeds, again=again, device=used, arch=arch, net=net, weights=weights, epochs=epochs, size=parse_size(size), views=views, valid=valid, precision='float32' if plain else precision,
-               freeze_epochs=freeze_epochs, lr=lr, spread=spread, head_wd=head_wd, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta, zoom=tuple(zoom) if zoom else None, augment=augment[0] if augment and len(augment) == 1 else None)
-    several, watch = augment if augment and len(augment) > 1 else None, None if dry_run else watchers(tensorboard)
-    if mine and several: raise ValueError(f'--augment {" --augment ".join(several)} with folders of your own: give one; strategies are compared on a question')
-    if mine and net: raise ValueError(f'--net {net} with folders of your own: what is asked of masks there is what the skips of an FCN bring; ask a question, such as hw4 run q2-3 --net {net}')
-    if mine: return whole_study(own, report=out, watch=watch, **how)
+    how = dict(store=store, seeds=seeds, again=again, device=used, valid=valid, precision='float32' if plain else precision, zoom=tuple(zoom) if zoom else None, **once)
+    watch = None if dry_run else watchers(tensorboard)
+    if mine and once.get('net'): raise ValueError(f'--net {once["net"]} with folders of your own: what is asked of masks there is what the skips of an FCN bring; compare nets, --net fcn --net {once["net"]}, or ask a question, such as hw4 run q2-3 --net {once["net"]}')
+    if mine: return whole_study(own, varied=varied, report=out, watch=watch, **how)
     if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
     chosen = named(questions)
-    if several:
-        for o in chosen: strategies_question(o, several)  # all of them are refused, or none
-        for o in chosen: compare_strategies(o, several, path=dict(portraits=portraits, scenes=scenes)[o.dataset], watch=watch, **how | dict(augment=None))
+    if varied:
+        for o in chosen: varied_question(o, *varied)  # all of them are refused, or none
+        for o in chosen: compare_varied(o, *varied, path=dict(portraits=portraits, scenes=scenes)[o.dataset], watch=watch, **how)
         return print(f'records: {store_path(store).resolve()}; `hw4 report` makes a page of them')
     asked = {part: dict(path=dict(portraits=portraits, scenes=scenes)[o.dataset], **how) for o in chosen for part in o.parts}
     for words in dict.fromkeys(whereabouts(question(o).dataset, how['path'])[1] for o, how in asked.items()): print(words)

@@ -104,8 +104,8 @@ def as_command(
     given: dict,  # option of `hw4 run` -> what it is given; a list, or zooms: given several times
 ) -> str:  # a command
     "A question asked from a terminal"
-    words = given | ({'size': f'{given["size"][0]}x{given["size"][1]}'} if isinstance(given.get('size'), tuple) else {})
-    each = [(k.replace('_', '-'), o) for k, v in words.items() for o in (v if isinstance(v, (list, tuple)) else [v])]
+    sizes = [f'{o[0]}x{o[1]}' if isinstance(o, tuple) else o for o in (given.get('size') if isinstance(given.get('size'), list) else [given.get('size')])]
+    each = [(k.replace('_', '-'), o) for k, v in given.items() for o in (sizes if k == 'size' else v if isinstance(v, (list, tuple)) else [v])]
     return ' '.join(['hw4 run', *questions, *(f'--{k} {shlex.quote(str(v))}' for k, v in each)])
 
 def command_of(

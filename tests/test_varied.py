@@ -1,9 +1,11 @@
-"Options of a recipe and strategies side by side, as they are typed, recorded, reported and asked again"
+"Options of a recipe, and several values of one side by side, as they are typed, recorded, reported and asked again"
 import shlex
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
+from timm import create_model
 from typer.testing import CliRunner
 
 from hw4.cli import app
@@ -11,6 +13,7 @@ from hw4.data.augment import STRATEGIES
 from hw4.data.synth import portraits_twin
 from hw4.study.questions import answers, noted_question, question
 from hw4.study.records import records
+from hw4.study.spec import diff
 from hw4.study.statements import OPTIONS, rerun
 
 SMALL = ['--arch', 'test_efficientnet', '--epochs', '1', '--size', '32x32', '--device', 'cpu']
@@ -45,13 +48,36 @@ def test_every_option_of_a_recipe_is_recorded_and_asked_again(faces, tmp_path):
     (['q2-1', '--mixup', '0.2'], 'Leave it out'), (['q2-1', '--zoom', '2'], 'a mask is of the whole image'), (['q1-3', '--zoom', '9'], 'to 8'), (['q2-1', '--augment', 'whole_face'], 'not safe for masks'),
     (['q1-1', '--freeze-epochs', '1'], 'it is frozen throughout'), (['q1-3', '--augment', 'heavy', '--augment', 'heavy'], 'each once'),
     (['q2-1', '--augment', 'scene', '--augment', 'none'], 'on a question with one, such as q2-best'),
+    (['q1-3', '--lr', '1e-3', '--lr', '2e-3', '--epochs', '1', '--epochs', '2'], '--epochs and --lr are given several times'),
+    (['q1-3', '--weights', 'imagenet', '--weights', 'faces'], 'recipes of their own'), (['q1-6', '--weights', 'imagenet', '--weights', 'None'], 'a question of its own'),
+    (['q2-best', '--size', '90', '--size', '180'], 'not one scale'), (['q1-6', '--lr', '1e-3', '--lr', '-1'], 'above 0'),
 ])
 def test_what_contradicts_itself_is_refused_before_anything_runs(words, says, faces, tmp_path):
     assert says in hw4('run', *words, '--portraits', faces, '--scenes', faces, '--store', tmp_path/'none', ok=False) and not (tmp_path/'none').exists()
 
 
-def test_strategies_are_compared_on_a_question():
-    assert 'compared on a question' in hw4('run', '--images', 'a', '--augment', 'none', '--augment', 'scene', ok=False)
+@pytest.mark.parametrize('option, values, labels', [('lr', ['1e-3', '4e-3'], ['lr 0.001', 'lr 0.004']), ('size', ['32x32', '40'], ['32x32', '40x32']), ('opt', ['adam', 'sgd'], ['adam', 'sgd'])])
+def test_any_option_of_a_recipe_can_be_varied(option, values, labels, faces, tmp_path):
+    "Two runs a seed that differ in that field alone, the pair tested, and the command that asks it again"
+    given = [o for name, each in {'--arch': ['test_efficientnet'], '--epochs': ['1'], '--size': ['32x32'], f'--{option}': values}.items() for v in each for o in (name, v)]
+    said = hw4('run', 'q1-3', *given, '--device', 'cpu', '--seeds', 2, '--portraits', faces, '--store', tmp_path)
+    assert sorted(o.seed for o in records(tmp_path)) == [0, 0, 1, 1] and all(o in said for o in labels)
+    assert {len(diff(a.spec, b.spec)) for a in records(tmp_path) for b in records(tmp_path)} == {0, 1}
+    assert list(answers(tmp_path)[f'q1-3-{option}']) == labels
+    command = shlex.split(noted_question(f'q1-3-{option}', tmp_path).command)
+    assert '--seeds' in command and hw4(*command[1:], '--store', tmp_path, '--device', 'cpu', '--dry-run').count('stored') == 4
+
+
+def test_one_thing_is_varied_on_folders_of_ones_own(faces, tmp_path):
+    "The fine-tuned net alone, once for each file of weights; the page bears the question's name, and holds nothing else"
+    for seed, name in enumerate(('first', 'second')):
+        torch.manual_seed(seed)
+        (tmp_path/name).mkdir()
+        torch.save(create_model('test_efficientnet').state_dict(), tmp_path/name/'net.pth')
+    files = [tmp_path/o/'net.pth' for o in ('first', 'second')]
+    said = hw4('run', '--images', faces, *SMALL, *(o for f in files for o in ('--weights', f)), '--store', tmp_path/'runs', '--out', tmp_path/'page.html')
+    assert [o.spec.regime for o in records(tmp_path/'runs')] == ['fine_tune'] * 2
+    assert set(answers(tmp_path/'runs')['faces-weights']) == set(map(str, files)) and 'The source of weights for faces' in (tmp_path/'page.html').read_text(), said
 
 
 def test_strategies_are_compared_and_reported(faces, tmp_path):
@@ -66,7 +92,7 @@ def test_strategies_are_compared_and_reported(faces, tmp_path):
     assert 'stored' in hw4(*command[1:], '--store', store, '--device', 'cpu', '--dry-run')
     hw4('report', '--store', store, '--out', tmp_path/'report.html')
     page = (tmp_path/'report.html').read_text()
-    assert 'Strategies of augmentation for Q1-3' in page and 'visible in 200 draws' in page and '--augment stronger' in page
+    assert 'The way of augmentation for Q1-3' in page and 'visible in 200 draws' in page and '--augment stronger' in page
     assert list(answers(store)) == ['q1-3-augment']
 
 
