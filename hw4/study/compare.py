@@ -208,7 +208,7 @@ def _compare_masks(
     ca, cb = side_counts(a, a[0], ga), side_counts(b, a[0], gb)
     seen = ca[0].sum((0, 2)) > 0
     asked = {k: f for k, f in measures(vocab).items() if not k.startswith('iou ') or (classes and seen[list(vocab).index(k[4:])])}
-    return tested(ca, cb, asked, block=block)
+    return {k: within(o) for k, o in tested(ca, cb, asked, block=block).items()}
 
 # %% ../../nbs/study/04_compare.ipynb #89106505
 def drawn_alike(

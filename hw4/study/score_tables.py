@@ -22,10 +22,12 @@ def number(
 
 # %% ../../nbs/study/04k_score_tables.ipynb #a356ca19
 def over_seeds(
-    runs: list,  # the seeds of a side
+    *sides: list,  # the seeds of each side
 ) -> str:  # '' for one seed
-    "What a number of a side is, where there are several seeds"
-    return '' if len(runs) == 1 else f', mean over {len(runs)} seeds'
+    "What the numbers of sides are, where there are several seeds"
+    each = set(map(len, sides))
+    if each == {1}: return ''
+    return f', mean over {each.pop()} seeds' if len(each) == 1 else ", mean over each side's seeds"
 
 # %% ../../nbs/study/04k_score_tables.ipynb #560ecdf3
 MOST = 12  # rows of a table: CelebA's forty attributes give eighty slices, a hundred classes thousands of confusions
@@ -91,7 +93,7 @@ def score_table(
     sides: dict,  # label -> list of `Record` of classifiers
 ) -> dict:  # title, rows, notes
     "Precision, recall, F1 and AUC a class, and calibration"
-    rows, several = score_rows(sides), next((over_seeds(o) for o in sides.values() if len(o) > 1), '')
+    rows, several = score_rows(sides), over_seeds(*sides.values())
     n, there = len(next(iter(sides.values()))[0].vocab), len(set(known_truth(next(iter(sides.values()))[0])))
     notes = [f'Of {n} classes the {MOST} with the lowest F1{of_best(sides)}; the mean is of all {f"{there} in the truth" if there < n else n}.'] * (n > MOST)
     notes += [f'Precision: of the images said to be of a class, how many are. Recall: of the images of a class, how many were found. AUC: each class against the rest{several}.',
@@ -122,4 +124,4 @@ def confusion_table(
     rows = pd.concat([shown.rename(columns=dict(said='taken for')).iloc[:, :2], texts], axis=1)
     rows.insert(2, 'images', shown.truth.map(images))
     left = f' Of {len(counts)} such pairs the {MOST} most frequent{of_best(sides)}.' * (len(counts) > MOST)
-    return dict(title='Taken for one another', rows=rows, notes=[f'How many images of the one class were taken for the other{next((over_seeds(o) for o in sides.values() if len(o) > 1), "")}.{left}'])
+    return dict(title='Taken for one another', rows=rows, notes=[f'How many images of the one class were taken for the other{over_seeds(*sides.values())}.{left}'])
