@@ -37,7 +37,7 @@ app = typer.Typer(help='Rapid, honest experiments on images.', epilog=EXAMPLES, 
 for o in (start, look, table): app.add_typer(o)  # without a name: their commands stand beside these
 
 # %% ../nbs/cli.ipynb #da04166f
-@app.command(epilog='An option of the recipe (--arch to --tta, but --zoom) that is given several times, such as --lr 1e-3 --lr 4e-3, is varied: the question is asked once for each value, all else equal, and every pair is tested.')
+@app.command(epilog='An option of the recipe that is given several times, such as --lr 1e-3 --lr 4e-3, is varied (but --zoom, --valid and --precision): the question is asked once for each value, all else equal, and every pair is tested.')
 def run(
     questions: Annotated[Optional[list[str]], typer.Argument(help='q1-1 q1-2 ... q1-9 q2-1 q2-2 q2-3 q2-4, or all of these; and q2-best, which takes an hour')] = None,
     portraits: Annotated[Optional[Path], typer.Option(help='Folder of the portraits (default: $HW4_PORTRAITS, else synthetic twins)')] = None,
@@ -48,7 +48,7 @@ def run(
     suffix: Annotated[Optional[str], typer.Option(help="What a mask's name has before its dot and the image's has not, such as _mask (default: _P or _L if every mask has it)")] = None,
     void_id: Annotated[Optional[int], typer.Option(help='The id of void in the masks, such as 255 (default: that of the name void)')] = None,
     arch: Annotated[Optional[list[str]], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
-    net: Annotated[Optional[list[str]], typer.Option(help='For q2-3, q2-4 and q2-best, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
+    net: Annotated[Optional[list[str]], typer.Option(help='For q2-3, q2-4, q2-best and masks of your own, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
     weights: Annotated[Optional[list[str]], typer.Option(help="'imagenet', a file of weights, or the name of your own (`hw4 weights` lists them)")] = None,
     epochs: Annotated[Optional[list[int]], typer.Option(help="Passes over the training images (default: the question's own)")] = None,
     size: Annotated[Optional[list[str]], typer.Option(help="Pixels: HEIGHTxWIDTH, or HEIGHT in the question's proportions (default: the question's own)")] = None,
@@ -79,13 +79,12 @@ def run(
 ):
     "Answer questions: show the plan, run what the store does not have, print a table."
     from hw4.learn.device import best_device
-    from hw4.study.aloud import compare_varied
     from hw4.study.build import whereabouts
     from hw4.study.discussions import say_answer
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, answers, ask, named, question, together
     from hw4.study.records import store_path
-    from hw4.study.varied import typed, varied_question
+    from hw4.study.varied import asked_again, typed, varied_question
     from hw4.study.whole import own_folders, whole_study
     if 'none' in (o.lower() for o in weights or []): raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
@@ -94,24 +93,22 @@ def run(
                               spread=spread, head_wd=head_wd, schedule=schedule, opt=opt, loss=loss, mixup=mixup, ema=ema, tta=tta))
     mine = own_folders(own, questions=questions, portraits=portraits, scenes=scenes)
     used = best_device(device.lower(), precision or 'auto', plain=plain, compiled=compiled)
-    how = dict(store=store, seeds=seeds, again=again, device=used, valid=valid, precision='float32' if plain else precision, zoom=tuple(zoom) if zoom else None, **once)
-    watch = None if dry_run else watchers(tensorboard)
-    if mine and once.get('net'): raise ValueError(f'--net {once["net"]} with folders of your own: what is asked of masks there is what the skips of an FCN bring; compare nets, --net fcn --net {once["net"]}, or ask a question, such as hw4 run q2-3 --net {once["net"]}')
-    if mine: return whole_study(own, varied=varied, report=out, watch=watch, **how)
+    how, watch = dict(store=store, seeds=seeds, again=again, device=used), None if dry_run else watchers(tensorboard)
+    recipe = dict(valid=valid, precision='float32' if plain else precision, zoom=tuple(zoom) if zoom else None, **once)
+    if mine and not varied and (net := once.get('net')): raise ValueError(f'--net {net} with folders of your own: {"what is asked of masks there is what the skips of an FCN bring; compare nets, --net fcn --net unet, or ask a question, such as hw4 run q2-3 --net unet" if masks else "it is a kind of net for masks; for classes --arch names the net"}')
+    if mine: return whole_study(own, varied=varied, report=out, watch=watch, **how | recipe)
     if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
-    chosen = named(questions)
-    if varied:
-        for o in chosen: varied_question(o, *varied)  # all of them are refused, or none
-        for o in chosen: compare_varied(o, *varied, path=dict(portraits=portraits, scenes=scenes)[o.dataset], watch=watch, **how)
-        return print(f'records: {store_path(store).resolve()}; `hw4 report` makes a page of them')
-    asked = {part: dict(path=dict(portraits=portraits, scenes=scenes)[o.dataset], **how) for o in chosen for part in o.parts}
-    for words in dict.fromkeys(whereabouts(question(o).dataset, how['path'])[1] for o, how in asked.items()): print(words)
+    chosen, places = named(questions), dict(portraits=portraits, scenes=scenes)
+    if varied: chosen = [varied_question(o, *varied, command=asked_again(o, recipe | dict([varied]) | dict(seeds=seeds), places[o.dataset]), **recipe) for o in chosen]
+    each = {o.name: o for asked in chosen for o in (map(question, asked.of) if asked.of else [asked])}
+    asked = {name: dict(name=o, path=places[o.dataset], **how, **({} if varied else recipe)) for name, o in each.items()}
+    for words in dict.fromkeys(whereabouts(o.dataset, places[o.dataset])[1] for o in each.values()): print(words)
     rows = plans(asked)
     show_plan(rows)
     print(f'on {used.words}; in all about {clock(rows.seconds[rows["first"]].sum())}')
     if dry_run: return
-    answered = {name: ask(name, watch=watch, **o) for name, o in asked.items()}
+    answered = {name: ask(**o, watch=watch) for name, o in asked.items()}
     show_table(answer_table(answered))
     known = answers(store) | answered  # what a discussion speaks of beside
     for o in chosen: print('', o.name.upper(), *say_answer(o, together(o, known) if o.of else answered[o.name]), sep='\n')

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from hw4.cli import app
 from hw4.data.augment import STRATEGIES
 from hw4.data.synth import portraits_twin
+from hw4.study.folders import OPTIONS
 from hw4.study.questions import answers, noted_question, question
 from hw4.study.records import records
 from hw4.study.spec import diff
-from hw4.study.statements import OPTIONS, rerun
+from hw4.study.statements import rerun
 
 SMALL = ['--arch', 'test_efficientnet', '--epochs', '1', '--size', '32x32', '--device', 'cpu']
 
@@ -49,7 +50,9 @@ def test_every_option_of_a_recipe_is_recorded_and_asked_again(faces, tmp_path):
     (['q1-1', '--freeze-epochs', '1'], 'it is frozen throughout'), (['q1-3', '--augment', 'heavy', '--augment', 'heavy'], 'each once'),
     (['q2-1', '--augment', 'scene', '--augment', 'none'], 'on a question with one, such as q2-best'),
     (['q1-3', '--lr', '1e-3', '--lr', '2e-3', '--epochs', '1', '--epochs', '2'], '--epochs and --lr are given several times'),
-    (['q1-3', '--weights', 'imagenet', '--weights', 'faces'], 'recipes of their own'), (['q1-6', '--weights', 'imagenet', '--weights', 'None'], 'a question of its own'),
+    (['q1-3', '--weights', 'imagenet', '--weights', 'faces'], 'which begins with random numbers'), (['q1-9', '--lr', '1e-3', '--lr', '4e-3'], 'discusses q1-8'),
+    (['q1-1', '--lr', '1e-3', '--lr', '4e-3', '--freeze-epochs', '2'], 'it is frozen throughout'), (['q1-6', 'q2-best', '--lr', '1e-3', '--lr', '4e-3', '--mixup', '.2'], "belongs to task='classify'"),
+    (['q1-6', '--size', '160', '--size', '160x128'], '--size 160 --size 160x128 of q1-6: expected two'), (['q1-6', '--weights', 'imagenet', '--weights', 'None'], 'a question of its own'),
     (['q2-best', '--size', '90', '--size', '180'], 'not one scale'), (['q1-6', '--lr', '1e-3', '--lr', '-1'], 'above 0'),
 ])
 def test_what_contradicts_itself_is_refused_before_anything_runs(words, says, faces, tmp_path):
@@ -63,9 +66,21 @@ def test_any_option_of_a_recipe_can_be_varied(option, values, labels, faces, tmp
     said = hw4('run', 'q1-3', *given, '--device', 'cpu', '--seeds', 2, '--portraits', faces, '--store', tmp_path)
     assert sorted(o.seed for o in records(tmp_path)) == [0, 0, 1, 1] and all(o in said for o in labels)
     assert {len(diff(a.spec, b.spec)) for a in records(tmp_path) for b in records(tmp_path)} == {0, 1}
-    assert list(answers(tmp_path)[f'q1-3-{option}']) == labels
-    command = shlex.split(noted_question(f'q1-3-{option}', tmp_path).command)
+    assert list(answers(tmp_path)[f'q1-3.{option}']) == labels
+    command = shlex.split(noted_question(f'q1-3.{option}', tmp_path).command)
     assert '--seeds' in command and hw4(*command[1:], '--store', tmp_path, '--device', 'cpu', '--dry-run').count('stored') == 4
+
+
+def test_the_other_options_are_those_of_the_question_by_itself(faces, tmp_path):
+    "The runs of a varied question are found as the question's own when it is asked with one of the values"
+    place = ['--portraits', faces, '--store', tmp_path, '--device', 'cpu', '--arch', 'test_efficientnet', '--size', '32x32', '--freeze-epochs', 1, '--spread', 10]
+    hw4('run', 'q1-3', '--epochs', 1, '--epochs', 2, *place)
+    assert 'stored' in hw4('run', 'q1-3', '--epochs', 2, *place, '--dry-run')
+    said = hw4('run', 'q1-3', '--epochs', 1, '--epochs', 3, *place)  # another pair of the same name
+    assert 'sides epochs 1, epochs 2 before, epochs 1, epochs 3 now' in ' '.join(said.split()) and list(answers(tmp_path)['q1-3.epochs']) == ['epochs 1', 'epochs 3']
+    hw4('run', 'q1-3', '--epochs', 1, '--epochs', 2, '--epochs', 3, *place)
+    hw4('run', 'q1-3', '--epochs', 1, '--epochs', 3, *place)  # two of them again: what was asked last is what is answered
+    assert list(answers(tmp_path)['q1-3.epochs']) == ['epochs 1', 'epochs 3']
 
 
 def test_one_thing_is_varied_on_folders_of_ones_own(faces, tmp_path):
@@ -77,7 +92,7 @@ def test_one_thing_is_varied_on_folders_of_ones_own(faces, tmp_path):
     files = [tmp_path/o/'net.pth' for o in ('first', 'second')]
     said = hw4('run', '--images', faces, *SMALL, *(o for f in files for o in ('--weights', f)), '--store', tmp_path/'runs', '--out', tmp_path/'page.html')
     assert [o.spec.regime for o in records(tmp_path/'runs')] == ['fine_tune'] * 2
-    assert set(answers(tmp_path/'runs')['faces-weights']) == set(map(str, files)) and 'The source of weights for faces' in (tmp_path/'page.html').read_text(), said
+    assert set(answers(tmp_path/'runs')['faces.weights']) == set(map(str, files)) and 'The source of weights for faces' in (tmp_path/'page.html').read_text(), said
 
 
 def test_strategies_are_compared_and_reported(faces, tmp_path):
@@ -88,12 +103,12 @@ def test_strategies_are_compared_and_reported(faces, tmp_path):
     assert len({replace(o.spec, augment='none') for o in records(store)}) == 1
     for a, b in (('heavy', 'whole_face'), ('heavy', 'stronger'), ('whole_face', 'stronger')): assert any(a in o and b in o for o in said.splitlines()[-14:]), said
     assert 'Holm' in said
-    command = shlex.split(noted_question('q1-3-augment', store).command)
+    command = shlex.split(noted_question('q1-3.augment', store).command)
     assert 'stored' in hw4(*command[1:], '--store', store, '--device', 'cpu', '--dry-run')
     hw4('report', '--store', store, '--out', tmp_path/'report.html')
     page = (tmp_path/'report.html').read_text()
     assert 'The way of augmentation for Q1-3' in page and 'visible in 200 draws' in page and '--augment stronger' in page
-    assert list(answers(store)) == ['q1-3-augment']
+    assert list(answers(store)) == ['q1-3.augment']
 
 
 def test_show_augment(faces, tmp_path):

@@ -47,12 +47,12 @@ def plan(
 
 # %% ../../nbs/study/03a_plan.ipynb #58bd4cb5
 def plans(
-    asked: dict,  # question name -> what `plan` is to be called with
+    asked: dict,  # question name -> what `plan` is to be called with, its `Question` among it as `name` where it is none of the course's
 ) -> pd.DataFrame:  # the rows of all questions; `first`: whether the run is made for this row, and not for one above
     "What several questions will cost; ValueError with all that stands in the way"
     rows, refused = [], {}
     for name, how in asked.items():
-        try: rows.append(plan(name, **how))
+        try: rows.append(plan(**dict(name=name) | how))
         except (ValueError, OSError) as e: refused[name] = e
     if not refused:
         found = pd.concat(rows, ignore_index=True)

@@ -219,7 +219,7 @@ def note_answer(
     if asked.of: raise ValueError(f'{name} has no runs of its own: note the answers of {", ".join(asked.of)}, which it discusses')
     folder.mkdir(parents=True, exist_ok=True)
     if old := answers(store).get(name):
-        if all(o in old.get(label, []) for label, side in runs.items() for o in side): return
+        if set(runs) == set(old) and all(o in old[label] for label, side in runs.items() for o in side): return
         say_replaced(name, old, runs)
     note = dict(question=name, asked=datetime.now(timezone.utc).isoformat(timespec='seconds'),
                 runs={label: [o.run_id for o in side] for label, side in runs.items()})
@@ -237,8 +237,9 @@ def say_replaced(
     "Print what no longer answers a question; more seeds of the same are no replacement"
     gone = [o for label, side in old.items() for o in side if o.run_id not in [n.run_id for n in new.get(label, [])]]
     if not gone: return
-    same = next((new[label] for label, side in old.items() if gone[0] in side and label in new), next(iter(new.values())))
-    changed = dict(images=tuple(o.environment['path'] for o in (gone[0], same[0]))) | {k: o for k, o in diff(gone[0].spec, same[0].spec).items() if k != 'remap'}
+    same = next((new[label] for label, side in old.items() if gone[0] in side and label in new), [gone[0]])
+    changed = dict(sides=tuple(', '.join(o) for o in (old, new)), images=tuple(o.environment['path'] for o in (gone[0], same[0])))
+    changed |= {k: o for k, o in diff(gone[0].spec, same[0].spec).items() if k != 'remap'}
     how = ', '.join(f'{k} {x} before, {y} now' for k, (x, y) in changed.items() if x != y)
     print(f'{name}: this answer takes the place of an earlier one in the report ({how or "other images or seeds"}); its records stay in the store, and asked as before it stands again: '
           f'{", ".join(o.run_id for o in gone)}')
