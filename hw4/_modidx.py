@@ -789,6 +789,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'hw4.study.better.wrong_faces': ('study/better.html#wrong_faces', 'hw4/study/better.py'),
                                   'hw4.study.better.wrong_table': ('study/better.html#wrong_table', 'hw4/study/better.py')},
             'hw4.study.build': { 'hw4.study.build._opened': ('study/build.html#_opened', 'hw4/study/build.py'),
+                                 'hw4.study.build.bodies': ('study/build.html#bodies', 'hw4/study/build.py'),
                                  'hw4.study.build.build_dl': ('study/build.html#build_dl', 'hw4/study/build.py'),
                                  'hw4.study.build.build_dls': ('study/build.html#build_dls', 'hw4/study/build.py'),
                                  'hw4.study.build.build_learner': ('study/build.html#build_learner', 'hw4/study/build.py'),

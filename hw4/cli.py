@@ -47,7 +47,7 @@ def run(
     codes: Annotated[Optional[Path], typer.Option(help='codes.txt: a class name a line, the first for id 0; a class called void is not counted')] = None,
     suffix: Annotated[Optional[str], typer.Option(help="What a mask's name has before its dot and the image's has not, such as _mask (default: _P or _L if every mask has it)")] = None,
     void_id: Annotated[Optional[int], typer.Option(help='The id of void in the masks, such as 255 (default: that of the name void)')] = None,
-    arch: Annotated[Optional[list[str]], typer.Option(help="Another net in the question's place, by its torchvision or timm name")] = None,
+    arch: Annotated[Optional[list[str]], typer.Option(help="Another net in the question's place, by its torchvision or timm name; of images with classes also several side by side, with a plus between")] = None,
     net: Annotated[Optional[list[str]], typer.Option(help='For q2-3, q2-4, q2-best and masks of your own, another kind of net on it: unet, deeplabv3+, fpn or segformer (needs the extra zoo; default: fcn)')] = None,
     weights: Annotated[Optional[list[str]], typer.Option(help="'imagenet', a file of weights, or the name of your own (`hw4 weights` lists them)")] = None,
     epochs: Annotated[Optional[list[int]], typer.Option(help="Passes over the training images (default: the question's own)")] = None,

@@ -1,7 +1,9 @@
 "Options of a recipe, and several values of one side by side, as they are typed, recorded, reported and asked again"
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +15,7 @@ from hw4.data.augment import STRATEGIES
 from hw4.data.synth import portraits_twin
 from hw4.study.folders import OPTIONS
 from hw4.study.questions import answers, noted_question, question
-from hw4.study.records import records
+from hw4.study.records import records, said
 from hw4.study.spec import diff
 from hw4.study.statements import rerun
 
@@ -63,8 +65,8 @@ def test_what_contradicts_itself_is_refused_before_anything_runs(words, says, fa
 def test_any_option_of_a_recipe_can_be_varied(option, values, labels, faces, tmp_path):
     "Two runs a seed that differ in that field alone, the pair tested, and the command that asks it again"
     given = [o for name, each in {'--arch': ['test_efficientnet'], '--epochs': ['1'], '--size': ['32x32'], f'--{option}': values}.items() for v in each for o in (name, v)]
-    said = hw4('run', 'q1-3', *given, '--device', 'cpu', '--seeds', 2, '--portraits', faces, '--store', tmp_path)
-    assert sorted(o.seed for o in records(tmp_path)) == [0, 0, 1, 1] and all(o in said for o in labels)
+    shown = hw4('run', 'q1-3', *given, '--device', 'cpu', '--seeds', 2, '--portraits', faces, '--store', tmp_path)
+    assert sorted(o.seed for o in records(tmp_path)) == [0, 0, 1, 1] and all(o in shown for o in labels)
     assert {len(diff(a.spec, b.spec)) for a in records(tmp_path) for b in records(tmp_path)} == {0, 1}
     assert list(answers(tmp_path)[f'q1-3.{option}']) == labels
     command = shlex.split(noted_question(f'q1-3.{option}', tmp_path).command)
@@ -76,8 +78,8 @@ def test_the_other_options_are_those_of_the_question_by_itself(faces, tmp_path):
     place = ['--portraits', faces, '--store', tmp_path, '--device', 'cpu', '--arch', 'test_efficientnet', '--size', '32x32', '--freeze-epochs', 1, '--spread', 10]
     hw4('run', 'q1-3', '--epochs', 1, '--epochs', 2, *place)
     assert 'stored' in hw4('run', 'q1-3', '--epochs', 2, *place, '--dry-run')
-    said = hw4('run', 'q1-3', '--epochs', 1, '--epochs', 3, *place)  # another pair of the same name
-    assert 'sides epochs 1, epochs 2 before, epochs 1, epochs 3 now' in ' '.join(said.split()) and list(answers(tmp_path)['q1-3.epochs']) == ['epochs 1', 'epochs 3']
+    shown = hw4('run', 'q1-3', '--epochs', 1, '--epochs', 3, *place)  # another pair of the same name
+    assert 'sides epochs 1, epochs 2 before, epochs 1, epochs 3 now' in ' '.join(shown.split()) and list(answers(tmp_path)['q1-3.epochs']) == ['epochs 1', 'epochs 3']
     hw4('run', 'q1-3', '--epochs', 1, '--epochs', 2, '--epochs', 3, *place)
     hw4('run', 'q1-3', '--epochs', 1, '--epochs', 3, *place)  # two of them again: what was asked last is what is answered
     assert list(answers(tmp_path)['q1-3.epochs']) == ['epochs 1', 'epochs 3']
@@ -90,19 +92,19 @@ def test_one_thing_is_varied_on_folders_of_ones_own(faces, tmp_path):
         (tmp_path/name).mkdir()
         torch.save(create_model('test_efficientnet').state_dict(), tmp_path/name/'net.pth')
     files = [tmp_path/o/'net.pth' for o in ('first', 'second')]
-    said = hw4('run', '--images', faces, *SMALL, *(o for f in files for o in ('--weights', f)), '--store', tmp_path/'runs', '--out', tmp_path/'page.html')
+    shown = hw4('run', '--images', faces, *SMALL, *(o for f in files for o in ('--weights', f)), '--store', tmp_path/'runs', '--out', tmp_path/'page.html')
     assert [o.spec.regime for o in records(tmp_path/'runs')] == ['fine_tune'] * 2
-    assert set(answers(tmp_path/'runs')['faces.weights']) == set(map(str, files)) and 'The source of weights for faces' in (tmp_path/'page.html').read_text(), said
+    assert set(answers(tmp_path/'runs')['faces.weights']) == set(map(str, files)) and 'The source of weights for faces' in (tmp_path/'page.html').read_text(), shown
 
 
 def test_strategies_are_compared_and_reported(faces, tmp_path):
     "One command: three runs that differ in the strategy alone, three pairs, corrected; a section of the report; and the command again"
     store = tmp_path/'runs'
-    said = hw4('run', 'q1-3', *SMALL, *(o for s in ('heavy', 'whole_face', 'stronger') for o in ('--augment', s)), '--portraits', faces, '--store', store)
+    shown = hw4('run', 'q1-3', *SMALL, *(o for s in ('heavy', 'whole_face', 'stronger') for o in ('--augment', s)), '--portraits', faces, '--store', store)
     assert {o.spec.augment for o in records(store)} == {'heavy', 'whole_face', 'stronger'}
     assert len({replace(o.spec, augment='none') for o in records(store)}) == 1
-    for a, b in (('heavy', 'whole_face'), ('heavy', 'stronger'), ('whole_face', 'stronger')): assert any(a in o and b in o for o in said.splitlines()[-14:]), said
-    assert 'Holm' in said
+    for a, b in (('heavy', 'whole_face'), ('heavy', 'stronger'), ('whole_face', 'stronger')): assert any(a in o and b in o for o in shown.splitlines()[-14:]), shown
+    assert 'Holm' in shown
     command = shlex.split(noted_question('q1-3.augment', store).command)
     assert 'stored' in hw4(*command[1:], '--store', store, '--device', 'cpu', '--dry-run')
     hw4('report', '--store', store, '--out', tmp_path/'report.html')
@@ -111,9 +113,23 @@ def test_strategies_are_compared_and_reported(faces, tmp_path):
     assert list(answers(store)) == ['q1-3.augment']
 
 
+def test_nets_of_several_kinds_stand_side_by_side(faces, tmp_path):
+    "Two nets of different depths under one head: trained whole, then a linear head of both; the record is read back, and predicts what it measured"
+    two, place = 'test_efficientnet+test_resnet', ['--portraits', faces, '--store', tmp_path, *SMALL[2:]]
+    hw4('run', 'q1-3', '--arch', two, *place)
+    record, = records(tmp_path)
+    assert record.spec.arch == two and sum(type(o).__name__ == 'Linear' for o in record.model().modules()) == 1
+    hw4('predict', record.run_id, *(faces/'val').iterdir(), '--out', tmp_path/'said', '--store', tmp_path)
+    rows = pd.read_csv(tmp_path/'said'/'predictions.csv')
+    now = dict(zip(rows.file.map(lambda o: Path(o).name), rows.predicted))
+    assert now == dict(zip(record.predictions.file.map(lambda o: Path(o).name), said(record.predictions, record.vocab)))
+    assert 'names 2 nets and' in hw4('run', 'q1-6', '--arch', two, '--weights', 'a+b+c', *place, ok=False)
+    assert "no net is called 'nosuch'" in hw4('run', 'q1-3', '--arch', 'test_resnet+nosuch', *place, ok=False)
+
+
 def test_show_augment(faces, tmp_path):
-    said = hw4('show-augment', '--portraits', faces, '--out', tmp_path/'new'/'all.png')
-    assert all(f'{o}: ' in said for o in STRATEGIES) and 'whole_face' in said
+    shown = hw4('show-augment', '--portraits', faces, '--out', tmp_path/'new'/'all.png')
+    assert all(f'{o}: ' in shown for o in STRATEGIES) and 'whole_face' in shown
     w, h = Image.open(tmp_path/'new'/'all.png').size
     assert h > w/2
     assert 'not both' in hw4('show-augment', 'a.png', '--portraits', faces, ok=False)

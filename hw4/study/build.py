@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['VARIABLES', 'NEEDS', 'HOLDS', 'OPT_FUNCS', 'FUSED', 'on_twins', 'whereabouts', 'need_kind', 'open_layout',
-           'open_others', 'remap_of', 'located', 'build_dls', 'build_dl', 'build_model', 'build_learner']
+           'open_others', 'remap_of', 'located', 'build_dls', 'build_dl', 'bodies', 'build_model', 'build_learner']
 
 # %% ../../nbs/study/00b_build.ipynb #6bb30b09
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,12 +31,12 @@ from ..data.splits import split_for
 from ..data.synth import is_twin, twin
 from ..learn.device import Device, best_device
 from ..learn.fcn import FCN, fcn_learner
-from ..learn.backbones import backbone
+from ..learn.backbones import Backbone, backbone
 from ..learn.beside import beside, names_of
 from ..learn.fused import adam, sgd
 from ..learn.metrics import seg_metrics
 from ..learn.rare import seg_loss
-from ..learn.transfer import CLAS_LOSSES, Classifier, make_learner
+from ..learn.transfer import CLAS_LOSSES, Classifier, make_learner, split_blocks
 from ..learn.zoo import Zoo, zoo_learner
 from .spec import Spec
 
@@ -152,6 +153,19 @@ def build_dl(
 OPT_FUNCS = dict(adam=Adam, sgd=SGD, radam=RAdam, ranger=ranger, lamb=Lamb)
 FUSED = dict(adam=adam, sgd=sgd)  # the same steps, in one pass over the weights
 
+# %% ../../nbs/study/00b_build.ipynb #821e63b9
+def bodies(
+    spec: Spec,  # for classification
+    weights: str|None,  # as `build_model` has it
+) -> list[Backbone]:  # one, or several that stand side by side
+    "What the net and the weights of a spec name, each perhaps several with a plus between: as many nets as weights, or one of either for all"
+    archs, n = spec.arch.split('+'), max(1, len(names_of(spec.weights)))
+    if len(archs) > 1 < n and len(archs) != n: raise ValueError(f'arch={spec.arch!r} names {len(archs)} nets and weights={spec.weights!r} {n} of weights: expected as many of both, or one of either')
+    each = names_of(weights) or [None] * n
+    found = [backbone(*o) for o in zip(archs * (len(each) if len(archs) == 1 else 1), each * (len(archs) if len(each) == 1 else 1), strict=True)]
+    if len({len(o.blocks) for o in found}) == 1: return found
+    return [replace(o, blocks=[nn.ModuleList(half) for half in split_blocks(o.blocks)]) for o in found]  # each net has halves of its own
+
 # %% ../../nbs/study/00b_build.ipynb #3ce907ad
 def build_model(
     spec: Spec,
@@ -159,9 +173,7 @@ def build_model(
     weights: str|None = None,  # a weights entry; None: random, to be overwritten by a record's own tensors, or only timed
 ) -> nn.Module:  # images (bs, 3, h, w) float 0-1 -> logits
     "The net of a spec without its data, for timing, prediction and reading records back"
-    if spec.task == 'classify':
-        each = names_of(weights) or [None] * max(1, len(names_of(spec.weights)))
-        return Classifier(beside([backbone(spec.arch, o) for o in each], spec.zoom), n_out)
+    if spec.task == 'classify': return Classifier(beside(bodies(spec, weights), spec.zoom), n_out)
     if spec.net != 'fcn': return Zoo(backbone(spec.arch, weights), n_out, net=spec.net)
     return FCN(backbone(spec.arch, weights, maps=True), n_out, stride=spec.stride, upsampling=spec.upsampling, scaled=spec.scaled)
 

@@ -34,7 +34,7 @@ class Spec:
     "Everything that decides a result, but the seed and the images themselves"
     task: str                   # 'classify' or 'segment'
     dataset: str                # what is looked at: 'portraits', 'scenes', or the name of a folder of the user's
-    arch: str                   # backbone, by its torchvision or timm name
+    arch: str                   # backbone, by its torchvision or timm name; classify: several with a plus between stand side by side
     size: tuple                 # (height, width) in pixels that every image is squished to
     regime: str = 'fine_tune'   # 'feature_extract', 'last_groups', 'fine_tune' or 'scratch'
     weights: str|None = 'imagenet'  # 'imagenet', a file or a name of one's own; None: random, for 'scratch' alone
