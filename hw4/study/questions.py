@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PORTRAITS', 'BETTER', 'SCENES', 'BEST', 'SLOWER', 'HEAVY', 'LADDER', 'CLASSES', 'ASKED', 'QUESTIONS', 'FCN_ONLY',
            'Question', 'regime', 'with_sides', 'question', 'named', 'augmented', 'for_regime', 'sides_of', 'ask',
-           'together', 'note_answer', 'say_replaced', 'notes', 'answers', 'waiting', 'noted_question', 'answer_table']
+           'together', 'note_answer', 'say_replaced', 'in_order', 'notes', 'answers', 'waiting', 'noted_question',
+           'answer_table']
 
 # %% ../../nbs/study/03_questions.ipynb #da7aa465
 import json
@@ -244,13 +245,21 @@ def say_replaced(
     print(f'{name}: this answer takes the place of an earlier one in the report ({how or "other images or seeds"}); its records stay in the store, and asked as before it stands again: '
           f'{", ".join(o.run_id for o in gone)}')
 
+# %% ../../nbs/study/03_questions.ipynb #40b0d333
+def in_order(
+    names: list[str],  # of questions
+) -> list[str]:
+    "The course's questions in their order, behind each the varied ones that begin with its name and a dot, and then those of other folders"
+    place = {o: i for i, o in enumerate(QUESTIONS)}
+    return sorted(names, key=lambda o: (place.get(o.split('.')[0], len(place)), o not in place))
+
 # %% ../../nbs/study/03_questions.ipynb #375390dd
 def notes(
     store: Path|str|None = None,  # folder of records; None: `store_path()`
-) -> dict:  # question name -> what `note_answer` wrote: the course's questions in their order, then those of other folders
+) -> dict:  # question name -> what `note_answer` wrote, as `in_order` has them
     "What was noted of all questions"
     found = {o.stem: json.loads(o.read_text()) for o in sorted((store_path(store)/'answers').glob('[!.]*.json'))}
-    return {o: found[o] for o in [*(o for o in QUESTIONS if o in found), *(o for o in found if o not in QUESTIONS and 'title' in found[o])]}
+    return {o: found[o] for o in in_order(found) if o in QUESTIONS or 'title' in found[o]}
 
 # %% ../../nbs/study/03_questions.ipynb #baaa3390
 def answers(
@@ -263,7 +272,7 @@ def answers(
         if gone: print(f'{name} is left out, {", ".join(gone)} is gone from the store: `{note.get("command") or f"hw4 run {name}"}` answers it again')
         else: found[name] = {label: [find_record(run, store) for run in side] for label, side in note['runs'].items()}
     found |= {o.name: together(o, found) for o in ASKED if o.of and all(part in found for part in o.of)}
-    return {o: found[o] for o in [*(o for o in QUESTIONS if o in found), *(o for o in found if o not in QUESTIONS)]}
+    return {o: found[o] for o in in_order(found)}
 
 # %% ../../nbs/study/03_questions.ipynb #dcd62c9d
 def waiting(

@@ -9,6 +9,7 @@ __all__ = ['TASKS', 'SCHEDULES', 'TTAS', 'OPTIMISERS', 'PRECISIONS', 'STRIDES', 
 # %% ../../nbs/study/00_spec.ipynb #e4a4b61e
 import hashlib
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 
 from ..data.augment import STRATEGIES
@@ -171,9 +172,9 @@ def diff(
 # %% ../../nbs/study/00_spec.ipynb #d16210b6
 def net_title(
     spec: Spec,
-) -> str:  # e.g. 'FCN-8s tf_efficientnet_lite0', 'U-Net resnet18', or 'alexnet'
+) -> str:  # e.g. 'FCN-8s tf_efficientnet_lite0', 'U-Net resnet18', 'alexnet', or '2 x resnet18 + resnet34'
     "The net of a spec, by the name that it has in papers"
-    if spec.task == 'classify': return spec.arch
+    if spec.task == 'classify': return ' + '.join(f'{n} x {o}' if n > 1 else o for o, n in Counter(spec.arch.split('+')).items())
     return f'FCN-{spec.stride}s {spec.arch}' if spec.net == 'fcn' else f'{NETS[spec.net][1]} {spec.arch}'
 
 # %% ../../nbs/study/00_spec.ipynb #3101729b

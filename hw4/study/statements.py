@@ -30,7 +30,7 @@ from .questions import FCN_ONLY, Question, question, sides_of
 from .recipes import speaking
 from .records import Record, right, stack_cms
 from .spec import Spec, diff
-from .verdicts import in_words, say_p
+from .verdicts import in_one, in_words, say_p
 
 # %% ../../nbs/study/05f_statements.ipynb #e862240f
 def say_floor(
@@ -83,7 +83,7 @@ def statements(
     for x, y in pairs:
         try: found.append(compare(sides[x], sides[y], names=_as_compared(sides, x, y)))
         except ValueError as e: unfair.append(f'{x} and {y} cannot be compared: {e}.')
-    return [said for o in corrected(found) for said in o.sentences()] + ladder_sentences(sides) + unfair
+    return in_one(corrected(found)) + ladder_sentences(sides) + unfair
 
 # %% ../../nbs/study/05f_statements.ipynb #3353703a
 def _as_compared(
