@@ -181,7 +181,7 @@ def test_an_error_is_a_line_in_a_process_of_its_own_too():
 @pytest.mark.parametrize('words, says', [
     (['run', 'q1-3', '--size', 'big'], 'expected HEIGHT'),
     (['run', 'q1-3', '--portraits', 'nowhere'], 'nowhere'),
-    (['run', 'q1-6', 'q1-4', '--augment', 'heavy', '--augment', 'whole_face'], 'q1-4 has the sides'),  # before q1-6 is trained
+    (['run', 'q1-6', 'q1-4', '--augment', 'heavy', '--augment', 'whole_face'], 'q1-4 discusses q1-1, q1-2, q1-3'),  # before q1-6 is trained
     (['eval', 'none', '.'], 'no record'),
     (['report', '--store', 'nowhere'], 'answers no question yet'),
 ])
@@ -317,7 +317,7 @@ def test_a_question_and_folders_of_ones_own_are_not_mixed(tmp_path):
     "Neither is dropped in silence; and masks with an end of their own are found"
     said = hw4('run', 'q2-1', '--images', 'pictures', '--scenes', 'CamVid', ok=False)
     assert 'q2-1 and --scenes with --images: ' in said and 'Traceback' not in said
-    assert '--out belongs to --images' in hw4('run', 'q2-1', '--out', 'x', ok=False) and 'ask a question' in hw4('run', '--images', tmp_path, '--net', 'unet', ok=False)
+    assert '--out belongs to --images' in hw4('run', 'q2-1', '--out', 'x', ok=False) and 'kind of net for masks' in hw4('run', '--images', tmp_path, '--net', 'unet', ok=False)
     assert 'net and remap belong to task=' in hw4('run', 'q1-3', '--net', 'unet', '--dry-run', ok=False)
     assert '--images and --masks and --codes not given' in hw4('run', '--void-id', 0, ok=False)
     scenes_twin(tmp_path/'plots', n_train=10, n_val=1)
