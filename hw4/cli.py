@@ -84,7 +84,7 @@ def run(
     from hw4.study.plan import plans
     from hw4.study.questions import QUESTIONS, answer_table, answers, ask, named, question, together
     from hw4.study.records import store_path
-    from hw4.study.varied import asked_again, typed, varied_question
+    from hw4.study.varied import asked_again, typed, varied_question, varied_sides
     from hw4.study.whole import own_folders, whole_study
     if 'none' in (o.lower() for o in weights or []): raise ValueError("--weights none: training from random numbers is a question of its own, `hw4 run q1-3`, and one of the regimes of `hw4 run --images`; give 'imagenet', a file, or a name that `hw4 weights` lists")
     own = dict(images=images, masks=masks, codes=codes, suffix=suffix, void_id=void_id)
@@ -100,6 +100,7 @@ def run(
     if out: raise ValueError('--out belongs to --images; `hw4 report --out` writes the page of the course\'s questions')
     if not questions: raise ValueError(f'name questions ({" ".join(QUESTIONS)}, or all), or a dataset of your own: hw4 run --images DIR (a folder for each class), or hw4 run --images DIR --masks DIR --codes codes.txt')
     chosen, places = named(questions), dict(portraits=portraits, scenes=scenes)
+    for o in chosen if varied else []: varied_sides(o, *varied, **recipe)  # refused before twins are made
     if varied: chosen = [varied_question(o, *varied, command=asked_again(o, recipe | dict([varied]) | dict(seeds=seeds), places[o.dataset]), **recipe) for o in chosen]
     each = {o.name: o for asked in chosen for o in (map(question, asked.of) if asked.of else [asked])}
     asked = {name: dict(name=o, path=places[o.dataset], **how, **({} if varied else recipe)) for name, o in each.items()}

@@ -17,7 +17,7 @@ from hw4.study.folders import OPTIONS
 from hw4.study.questions import answers, noted_question, question
 from hw4.study.records import records, said
 from hw4.study.spec import diff
-from hw4.study.statements import rerun
+from hw4.study.statements import caveats, rerun
 
 SMALL = ['--arch', 'test_efficientnet', '--epochs', '1', '--size', '32x32', '--device', 'cpu']
 
@@ -52,7 +52,7 @@ def test_every_option_of_a_recipe_is_recorded_and_asked_again(faces, tmp_path):
     (['q1-1', '--freeze-epochs', '1'], 'it is frozen throughout'), (['q1-3', '--augment', 'heavy', '--augment', 'heavy'], 'each once'),
     (['q2-1', '--augment', 'scene', '--augment', 'none'], 'on a question with one, such as q2-best'),
     (['q1-3', '--lr', '1e-3', '--lr', '2e-3', '--epochs', '1', '--epochs', '2'], '--epochs and --lr are given several times'),
-    (['q1-3', '--weights', 'imagenet', '--weights', 'faces'], 'which begins with random numbers'), (['q1-9', '--lr', '1e-3', '--lr', '4e-3'], 'discusses q1-8'),
+    (['q1-3', '--weights', 'imagenet', '--weights', 'faces'], 'which begins with random numbers'), (['q1-9', '--lr', '1e-3', '--lr', '4e-3'], 'discusses q1-8'), (['q2-2', '--loss', 'weighted', '--loss', 'ohem'], 'such as q2-best'), (['q2-1', '--arch', 'resnet18+resnet34'], "belongs to task='classify'"),
     (['q1-1', '--lr', '1e-3', '--lr', '4e-3', '--freeze-epochs', '2'], 'it is frozen throughout'), (['q1-6', 'q2-best', '--lr', '1e-3', '--lr', '4e-3', '--mixup', '.2'], "belongs to task='classify'"),
     (['q1-6', '--size', '160', '--size', '160x128'], '--size 160 --size 160x128 of q1-6: expected two'), (['q1-6', '--weights', 'imagenet', '--weights', 'None'], 'a question of its own'),
     (['q2-best', '--size', '90', '--size', '180'], 'not one scale'), (['q1-6', '--lr', '1e-3', '--lr', '-1'], 'above 0'),
@@ -85,6 +85,19 @@ def test_the_other_options_are_those_of_the_question_by_itself(faces, tmp_path):
     assert list(answers(tmp_path)['q1-3.epochs']) == ['epochs 1', 'epochs 3']
 
 
+def test_what_else_was_changed_is_said(faces, tmp_path):
+    "The caveats of a varied question name what stands in the place of the question's own recipe, but what is varied"
+    place = ['--portraits', faces, '--store', tmp_path, '--device', 'cpu']
+    hw4('run', 'q1-3', *SMALL, '--lr', '1e-3', '--lr', '4e-3', *place)
+    said = ' '.join(caveats(noted_question('q1-3.lr', tmp_path), answers(tmp_path)['q1-3.lr']))
+    assert 'asks for alexnet; test_efficientnet stands in its place' in said and 'epochs 1 (for 6)' in said and ' lr ' not in said
+
+
+@pytest.mark.parametrize('words', [['--lr', '1e-3', '--lr', '1e-3'], ['--net', 'unet', '--net', 'fcn'], ['--opt', 'adam', '--opt', 'adamw']])
+def test_what_is_no_pair_is_refused_before_the_files_of_a_folder_are_read(words, faces):
+    assert 'split:' not in hw4('run', '--images', faces, *words, ok=False)
+
+
 def test_one_thing_is_varied_on_folders_of_ones_own(faces, tmp_path):
     "The fine-tuned net alone, once for each file of weights; the page bears the question's name, and holds nothing else"
     for seed, name in enumerate(('first', 'second')):
@@ -115,7 +128,7 @@ def test_strategies_are_compared_and_reported(faces, tmp_path):
 
 def test_nets_of_several_kinds_stand_side_by_side(faces, tmp_path):
     "Two nets of different depths under one head: trained whole, then a linear head of both; the record is read back, and predicts what it measured"
-    two, place = 'test_efficientnet+test_resnet', ['--portraits', faces, '--store', tmp_path, *SMALL[2:]]
+    two, place = 'test_efficientnet+test_byobnet', ['--portraits', faces, '--store', tmp_path, *SMALL[2:]]
     hw4('run', 'q1-3', '--arch', two, *place)
     record, = records(tmp_path)
     assert record.spec.arch == two and sum(type(o).__name__ == 'Linear' for o in record.model().modules()) == 1
@@ -124,7 +137,7 @@ def test_nets_of_several_kinds_stand_side_by_side(faces, tmp_path):
     now = dict(zip(rows.file.map(lambda o: Path(o).name), rows.predicted))
     assert now == dict(zip(record.predictions.file.map(lambda o: Path(o).name), said(record.predictions, record.vocab)))
     assert 'names 2 nets and' in hw4('run', 'q1-6', '--arch', two, '--weights', 'a+b+c', *place, ok=False)
-    assert "no net is called 'nosuch'" in hw4('run', 'q1-3', '--arch', 'test_resnet+nosuch', *place, ok=False)
+    assert "no net is called 'nosuch'" in hw4('run', 'q1-3', '--arch', 'test_byobnet+nosuch', *place, ok=False)
 
 
 def test_show_augment(faces, tmp_path):

@@ -163,6 +163,8 @@ def bodies(
     if len(archs) > 1 < n and len(archs) != n: raise ValueError(f'arch={spec.arch!r} names {len(archs)} nets and weights={spec.weights!r} {n} of weights: expected as many of both, or one of either')
     each = names_of(weights) or [None] * n
     found = [backbone(*o) for o in zip(archs * (len(each) if len(archs) == 1 else 1), each * (len(archs) if len(each) == 1 else 1), strict=True)]
+    for o in found:
+        if max(abs(x - y) for x, y in zip((*o.mean, *o.std), (*found[0].mean, *found[0].std))) > 1e-6: raise ValueError(f'{found[0].arch} and {o.arch} want their pixels in different ways (mean and deviation), and what stands side by side sees the same: choose nets of one family, such as tf_efficientnet_lite0+tf_efficientnet_lite1')
     if len({len(o.blocks) for o in found}) == 1: return found
     return [replace(o, blocks=[nn.ModuleList(half) for half in split_blocks(o.blocks)]) for o in found]  # each net has halves of its own
 

@@ -94,6 +94,7 @@ class Paired:
     seed_sd: tuple[float, float] | None = None  # sd between the seeds of each side; None: one model a side
     images_needed: int | None = None  # about how many would decide a difference of this size; None: no number would
     seeds_needed: int | None = None  # about how many a side would, on these images; None: no number would, or one model a side
+    told_apart: int | None = None  # images that one side alone has right; None: not counted
 
     @property
     def delta(self) -> float:  # positive: A is higher
@@ -168,9 +169,9 @@ def two_classifiers(
     only_a, only_b = discordant(right_a, right_b)
     n, a, b = len(right_a), float(np.mean(right_a)), float(np.mean(right_b))
     lo, hi = tango(only_a, only_b, n, alpha=alpha)
-    method = f"McNemar's exact test on the {only_a + only_b} images of {n} where they differ; Tango's score interval; Wilson's a side"
+    method = "McNemar's exact test on the images that one side alone has right; Tango's score interval; Wilson's a side"
     return Paired(a, b, wilson(right_a, alpha=alpha), wilson(right_b, alpha=alpha), lo, hi, mcnemar_p(only_a, only_b), n, method,
-                  images_needed=images_needed(a - b, (hi - lo) / 2, n, alpha=alpha))
+                  images_needed=images_needed(a - b, (hi - lo) / 2, n, alpha=alpha), told_apart=only_a + only_b)
 
 # %% ../../nbs/study/03b_paired.ipynb #5127e60d
 def holm(

@@ -58,7 +58,7 @@ def plans(
         found = pd.concat(rows, ignore_index=True)
         return found.assign(first=~found.duplicated('name') | any(o.get('again') for o in asked.values()))
     if len(asked) == 1: raise refused.popitem()[1]
-    able = [o for o in asked if o not in refused]
+    able = [getattr(how.get('name'), 'command', None) or o for o, how in asked.items() if o not in refused]  # a varied one has no name to be typed
     why = '\n'.join(f'{", ".join(o for o in refused if str(refused[o]) == text)}: {text}' for text in dict.fromkeys(map(str, refused.values())))
     raise ValueError(f'{len(refused)} of {len(asked)} questions cannot be asked, so nothing was run.\n{why}'
                      + (f'\nThese can, asked by themselves: {" ".join(able)}' if able else ''))

@@ -251,7 +251,7 @@ def in_order(
 ) -> list[str]:
     "The course's questions in their order, behind each the varied ones that begin with its name and a dot, and then those of other folders"
     place = {o: i for i, o in enumerate(QUESTIONS)}
-    return sorted(names, key=lambda o: (place.get(o.split('.')[0], len(place)), o not in place))
+    return sorted(names, key=lambda o: (place.get(o.split('.')[0], len(place)), o.split('.')[0], '.' in o))
 
 # %% ../../nbs/study/03_questions.ipynb #375390dd
 def notes(

@@ -9,8 +9,8 @@ __all__ = ['TASKS', 'SCHEDULES', 'TTAS', 'OPTIMISERS', 'PRECISIONS', 'STRIDES', 
 # %% ../../nbs/study/00_spec.ipynb #e4a4b61e
 import hashlib
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 
 from ..data.augment import STRATEGIES
 from ..learn.fcn import UPSAMPLINGS
@@ -125,6 +125,7 @@ def _validate_net(
     "Refuse what the net of a spec does not have"
     for name, allowed in dict(net=('fcn', *NETS), upsampling=UPSAMPLINGS, scaled=(False, True)).items(): _one_of(name, getattr(spec, name), allowed)
     if spec.task == 'classify' and (spec.net != 'fcn' or spec.remap): raise ValueError(f'net and remap belong to task="segment", given task={spec.task!r}')
+    if spec.task == 'segment' and '+' in spec.arch: raise ValueError(f"arch={spec.arch!r} belongs to task='classify': nets stand side by side under a head that tells classes of images. Name one")
     if spec.task == 'segment' and spec.net == 'fcn': _one_of('stride', spec.stride, STRIDES)
     elif spec.stride or spec.upsampling != 'bilinear' or spec.scaled:
         raise ValueError(f'stride={spec.stride}, upsampling={spec.upsampling!r}, scaled={spec.scaled} belong to an FCN, '
@@ -174,7 +175,7 @@ def net_title(
     spec: Spec,
 ) -> str:  # e.g. 'FCN-8s tf_efficientnet_lite0', 'U-Net resnet18', 'alexnet', or '2 x resnet18 + resnet34'
     "The net of a spec, by the name that it has in papers"
-    if spec.task == 'classify': return ' + '.join(f'{n} x {o}' if n > 1 else o for o, n in Counter(spec.arch.split('+')).items())
+    if spec.task == 'classify': return ' + '.join(f'{n} x {o}' if (n := len(list(some))) > 1 else o for o, some in groupby(spec.arch.split('+')))
     return f'FCN-{spec.stride}s {spec.arch}' if spec.net == 'fcn' else f'{NETS[spec.net][1]} {spec.arch}'
 
 # %% ../../nbs/study/00_spec.ipynb #3101729b

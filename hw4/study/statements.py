@@ -26,7 +26,7 @@ from .build import on_twins, remap_of
 from .compare import compare, corrected
 from .folders import OPTIONS, RANDOM, as_command
 from .ladder import ladder_sentences, rungs
-from .questions import FCN_ONLY, Question, question, sides_of
+from .questions import FCN_ONLY, QUESTIONS, Question, question, sides_of
 from .recipes import speaking
 from .records import Record, right, stack_cms
 from .spec import Spec, diff
@@ -118,7 +118,8 @@ def learnt_before(
     record: Record,
 ) -> set[str]:  # content hashes, 16 hex digits each; empty: none, or of these weights it is not known
     "The images that a run's weights of one's own had learnt from before it began"
-    each, used = [own_entry(o) for o in names_of(record.spec.weights)], record.stored['resolved']['weights']
+    names, used = names_of(record.spec.weights), record.stored['resolved']['weights']
+    each = [own_entry(o) for o in names] * (len(record.spec.arch.split('+')) if len(names) == 1 else 1)  # one for several nets is there as often
     own = [o for o in each if o]
     if own and own == each and digest_of([o.facts['sha256'] for o in own]) != used['sha256']: return set()  # others have their names by now
     return {image for o in own for image in o.facts.get('learnt_from', ())}
@@ -135,11 +136,13 @@ def say_learnt(
 def say_changed(
     asked: Spec,  # of a side, as the question has it
     spec: Spec,  # as it was run
+    but: str = '',  # a field that was to be changed
 ) -> list[str]:  # sentences; empty: nothing was changed
     "What a run has in the place of what was asked for"
     changed = diff(asked, spec)
-    was, arch = changed.pop('arch', (None, None))
     if 'net' in changed: changed = {k: o for k, o in changed.items() if k not in FCN_ONLY}  # they follow
+    changed.pop(but, None)
+    was, arch = changed.pop('arch', (None, None))
     each = ', '.join(f'{k} {in_words(k, new)} (for {in_words(k, old)})' for k, (old, new) in changed.items())
     said = [f'The question asks for {was}; {arch} stands in its place here.'] if arch else []
     return said + ([f"Changed from the question's own recipe: {each}."] if each else [])
@@ -163,7 +166,9 @@ def caveats(
         notes.append(f'Fewer than three seeds a side{which}: the numbers speak of these trained models, not of the recipes.')
     notes += _once(say_unknown(o, attributes) for o in runs) if first.spec.task == 'classify' else _of_masks(runs)
     asked = {label: spec for part in (*question(name).beside, question(name)) for label, spec in question(part).sides.items()}
-    return notes + _once(said for label, side in sides.items() if label in asked for o in side for said in say_changed(asked[label], o.spec))
+    base, _, varied = question(name).name.partition('.')
+    if base in QUESTIONS and varied: asked = dict.fromkeys(sides, next(iter(QUESTIONS[base].sides.values())))
+    return notes + _once(said for label, side in sides.items() if label in asked for o in side for said in say_changed(asked[label], o.spec, but=varied.replace('-', '_')))
 
 # %% ../../nbs/study/05f_statements.ipynb #0e272109
 def _once(

@@ -14,7 +14,7 @@ from ..data.synth import is_twin
 from .build import on_twins, whereabouts
 from .folders import OPTIONS, as_command, command_of
 from .questions import QUESTIONS, Question, question, sides_of
-from .spec import Spec, diff
+from .spec import Spec, diff, net_title
 from .verdicts import in_words
 
 # %% ../../nbs/study/03h_varied.ipynb #8a8ab734
@@ -56,10 +56,10 @@ def varied_sides(
     "The recipe of a question, once for each value of a field; ValueError if these are not two recipes or more that can be compared"
     option = f'--{field.replace("_", "-")}'
     if field not in VARIED: raise ValueError(f'{field!r}: expected one of {", ".join(VARIED)}')
-    if asked.of: raise ValueError(f'{asked.name} discusses {", ".join(asked.of)}, and has no recipe of its own: several values of {option} are compared on a question that has, such as q1-6')
-    if len(asked.sides) > 1:
-        alone = [o.name for o in QUESTIONS.values() if len(o.sides) == 1 and o.dataset == asked.dataset and not o.of]
-        raise ValueError(f'{asked.name} has the sides {", ".join(asked.sides)} already: several values of {option} are compared on a question with one' + bool(alone)*f', such as {", ".join(alone)}')
+    alone = [o.name for o in QUESTIONS.values() if len(o.sides) == 1 and o.dataset == asked.dataset and not o.of]
+    such = f', such as {", ".join(alone)}' if alone else ''
+    if asked.of: raise ValueError(f'{asked.name} discusses {", ".join(asked.of)}, and has no recipe of its own: several values of {option} are compared on a question that has one{such}')
+    if len(asked.sides) > 1: raise ValueError(f'{asked.name} has the sides {", ".join(asked.sides)} already: several values of {option} are compared on a question with one{such}')
     specs = [o for value in values for o in sides_of(asked, **others | {field: value}).values()]
     if len(set(specs)) < max(2, len(specs)):
         why = ', which begins with random numbers' if field == 'weights' and specs[0].regime == 'scratch' else ''
@@ -92,12 +92,14 @@ def varied_question(
     "A question asked once for each value of a field of its recipe"
     asked = question(name)
     sides, (was, spec) = varied_sides(asked, field, values, **others), *asked.sides.items()
+    first = next(iter(sides.values()))
     called = asked.name.upper() if asked.name in QUESTIONS else asked.name
     own = question(asked.name).sides if asked.name in QUESTIONS else {}
-    recipe = 'the recipe' if list(own) == [was] else f'the recipe "{was}"'
-    follows = dict.fromkeys(k for o in list(sides.values())[1:] for k in diff(next(iter(sides.values())), o) if k != field)
+    side = f'"{was}"' if field == 'net' or (first.net, first.stride) == (spec.net, spec.stride) else net_title(first)
+    recipe = 'the recipe' if list(own) == [was] else f'the recipe {side}'
+    follows = dict.fromkeys(k for o in list(sides.values())[1:] for k in diff(first, o) if k != field)
     text = [f'Which {VARIED[field]} suits {recipe} of {called}, with everything else equal: {", ".join(sides)}?']
-    if field == 'augment': text.append(f'How much of the picture is to be seen in training: {"; ".join(f"{o} ({say_visible(o, aspect=spec.size[1]/spec.size[0])})" for o in sides)}.')
+    if field == 'augment': text.append(f'How much of the picture is to be seen in training: {"; ".join(f"{o} ({say_visible(o, aspect=first.size[1]/first.size[0])})" for o in sides)}.')
     if follows: text.append(f'With it goes: {", ".join(follows)}.')
     if field in TOO: text.append(TOO[field])
     return Question(f'{asked.name}.{field.replace("_", "-")}', f'The {VARIED[field]} for {called}', ' '.join(text), sides, command=command or asked_again(asked, others | {field: list(values)}))

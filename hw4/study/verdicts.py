@@ -6,11 +6,12 @@
 __all__ = ['say_p', 'say_change', 'say_gain', 'Comparison', 'in_words', 'say_beyond', 'among_classes', 'in_one']
 
 # %% ../../nbs/study/03e_verdicts.ipynb #6afb1b92
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pandas as pd
 
 from .paired import Paired, holm, verdict, what_it_takes
+from .spec import Spec
 
 # %% ../../nbs/study/03e_verdicts.ipynb #0e61301e
 def say_p(
@@ -113,7 +114,8 @@ def _decided(
     many = f', corrected for {found.pairs} pairs by Holm' if found.pairs > 1 else ''
     if many and found.verdict() == 'not decided' and not o.lo <= 0 <= o.hi: many += ' as the interval is not'
     p = f'p {say_p(found.p(name), "= ")}{many}'
-    said = f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {say_gain(o, p)} on {o.n:,} images.'
+    apart = '' if o.told_apart is None else f', {o.told_apart:,} of which one alone has right'
+    said = f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {say_gain(o, p)} on {o.n:,} images{apart}.'
     return [said] if found.verdict() != 'not decided' else [said, what_it_takes(o, found.pairs)]
 
 def _sentences(
@@ -162,14 +164,13 @@ def among_classes(
 # %% ../../nbs/study/03e_verdicts.ipynb #939eaebb
 def _speaking(
     found: list[Comparison],  # all of recipes, or all of single models
-    names: list,  # what the sides of each are called
-    runs: dict,  # side -> how many runs it has
 ) -> list[str]:  # sentences
     "What several comparisons speak of"
+    runs = {side: n for o in found for side, n in zip((o.a, o.b), o.seeds)}
     if not found[0].recipes:
         more = ['Of several runs only the first of each side was compared.'] if max(runs.values()) > 1 else []
         return ['This speaks of trained models on images like these, not of the recipes: that takes three seeds a side.', *more]
-    sd = {side: x for pair, o in zip(names, found) for side, x in zip(pair, o.measured[o.headline].seed_sd)}
+    sd = {side: x for o in found for side, x in zip((o.a, o.b), o.measured[o.headline].seed_sd)}
     seeds = f'{min(runs.values())} seeds a side' if len(set(runs.values())) == 1 else f'{min(runs.values())} to {max(runs.values())} seeds a side'
     return [f'This speaks of the recipes, from {seeds}; between seeds {found[0].headline} varies by {", ".join(f"{x:.3f} ({side})" for side, x in sd.items())} (standard deviation).']
 
@@ -179,9 +180,10 @@ def in_one(
 ) -> list[str]:  # sentences
     "Several comparisons in words, each pair in a sentence or two, and what is true of all said once"
     if len(found) < 2 or len({o.recipes for o in found}) > 1: return [said for o in found for said in o.sentences()]
-    names = [(o.a, o.b) for o in found]
-    runs = {side: n for pair, o in zip(names, found) for side, n in zip(pair, o.seeds)}
     of_classes = dict.fromkeys(said for o in found for said in _of_classes(o))
-    methods, fields = (dict.fromkeys(words) for words in ((o.measured[o.headline].method for o in found), (k for o in found for k in o.differs)))
-    return [*(' '.join(_decided(o)) for o in found), *_speaking(found, names, runs), *of_classes,
-            f'What differs between the sides: {", ".join(fields) or "only the seed"}. Method: {"; ".join(methods)}.']
+    meant = {o.name for o in fields(Spec)}
+    named = dict.fromkeys(k for o in found for k in o.differs if k in meant)
+    besides = [f'{o.a} and {o.b} differ in {k} too ({in_words(k, x)} against {in_words(k, y)}).' for o in found for k, (x, y) in o.differs.items() if k not in meant]
+    methods = dict.fromkeys(o.measured[o.headline].method for o in found)
+    return [*(' '.join(_decided(o)) for o in found), *_speaking(found), *of_classes, *besides,
+            f'What differs between the sides: {", ".join(named) or "only the seed"}. Method: {"; ".join(methods)}.']

@@ -6,6 +6,7 @@
 __all__ = ['own_folders', 'say_checked', 'pair_asked', 'classes_asked', 'ask_aloud', 'whole_study']
 
 # %% ../../nbs/study/06d_whole.ipynb #502c9f1c
+from dataclasses import replace
 from pathlib import Path
 
 from ..data.findings import Report
@@ -17,7 +18,7 @@ from .plan import plan
 from .questions import Question, answer_table, ask, question, sides_of
 from .report import check_out, sections, write_report
 from .terminal import clock, show_plan, show_table
-from .varied import one_side, varied_question
+from .varied import one_side, varied_question, varied_sides
 
 # %% ../../nbs/study/06d_whole.ipynb #20070c69
 def own_folders(
@@ -94,8 +95,11 @@ def whole_study(
     given, recipe = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in OPTIONS}
     of_classes, each = set(given) == {'images'}, [{varied[0]: o} for o in varied[1]] if varied else [{}]
     course, best = (question('q1-6'), 'fine-tuned') if of_classes else (question('q2-1'), 'skips (FCN-8s)')
-    for o in each: sides_of(one_side(course, next(iter(course.sides))) if varied else course, **recipe | o)  # a word that is none is refused before 100,000 files are read
-    page = Path(report or f'report-{".".join([dataset_name(given.get("images", "."), given.get("masks")), *each[0]])}.html')
+    name = dataset_name(given.get('images', '.'), given.get('masks'))
+    one = replace(one_side(course, next(iter(course.sides))), name=name)
+    if varied and (not of_classes or varied[0] != 'size'): varied_sides(one, *varied, **recipe)  # what is none, or no pair, is refused before 100,000 files are read
+    for o in each: sides_of(one if varied else course, **recipe | o)  # of sizes only that: whether two are one depends on the images
+    page = Path(report or f'report-{".".join([name, *each[0]])}.html')
     check_out(page)
     layout, asked = (classes_asked if of_classes else pair_asked)(given, recipe | dict([varied] if varied else []) | dict(seeds=how.get('seeds')))
     if varied: asked, how = varied_question(one_side(asked, best), *varied, command=asked.command, **recipe), {k: v for k, v in how.items() if k not in OPTIONS}
