@@ -318,7 +318,7 @@ def test_a_question_and_folders_of_ones_own_are_not_mixed(tmp_path):
     said = hw4('run', 'q2-1', '--images', 'pictures', '--scenes', 'CamVid', ok=False)
     assert 'q2-1 and --scenes with --images: ' in said and 'Traceback' not in said
     assert '--out belongs to --images' in hw4('run', 'q2-1', '--out', 'x', ok=False) and 'kind of net for masks' in hw4('run', '--images', tmp_path, '--net', 'unet', ok=False)
-    assert 'net and remap belong to task=' in hw4('run', 'q1-3', '--net', 'unet', '--dry-run', ok=False)
+    assert 'a kind of net for masks' in hw4('run', 'q1-3', '--net', 'unet', '--dry-run', ok=False)
     assert '--images and --masks and --codes not given' in hw4('run', '--void-id', 0, ok=False)
     scenes_twin(tmp_path/'plots', n_train=10, n_val=1)
     (tmp_path/'plots'/'train').rename(tmp_path/'pictures'), (tmp_path/'plots'/'trainannot').rename(tmp_path/'truth')

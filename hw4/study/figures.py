@@ -57,7 +57,8 @@ def curves(
     left, right = fig.subplots(1, 2)
     _curve(left, sides, dict(train_loss='--', valid_loss='-'))
     _curve(right, sides, {metric: '-'})
-    left.set_title('loss', fontsize=10)
+    kinds = {o.spec.loss for side in sides.values() for o in side}
+    left.set_title('loss' + ', of several kinds: no one scale'*(len(kinds) > 1), fontsize=10)
     several = any(o.spec.tta != 'none' for side in sides.values() for o in side)
     right.set_title(f'{metric} on the validation images' + ', looked at once'*several, fontsize=10)
     return fig

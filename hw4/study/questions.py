@@ -128,7 +128,8 @@ def question(
     "The question of that name"
     if isinstance(name, Question): return name
     if name.lower() in QUESTIONS: return QUESTIONS[name.lower()]
-    raise ValueError(f'{name!r}: no such question; there are {", ".join(QUESTIONS)}')
+    again = '' if name.lower().startswith('q') else '; an option that has several values is repeated, as in --lr 1e-3 --lr 4e-3'
+    raise ValueError(f'{name!r}: no such question; there are {", ".join(QUESTIONS)}{again}')
 
 # %% ../../nbs/study/03_questions.ipynb #ec3f80d4
 def named(

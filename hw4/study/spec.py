@@ -124,7 +124,8 @@ def _validate_net(
 ):
     "Refuse what the net of a spec does not have"
     for name, allowed in dict(net=('fcn', *NETS), upsampling=UPSAMPLINGS, scaled=(False, True)).items(): _one_of(name, getattr(spec, name), allowed)
-    if spec.task == 'classify' and (spec.net != 'fcn' or spec.remap): raise ValueError(f'net and remap belong to task="segment", given task={spec.task!r}')
+    if spec.task == 'classify' and spec.net != 'fcn': raise ValueError(f'net={spec.net!r}: it is a kind of net for masks; for classes arch names the net')
+    if spec.task == 'classify' and spec.remap: raise ValueError(f'remap belongs to task="segment", given task={spec.task!r}')
     if spec.task == 'segment' and '+' in spec.arch: raise ValueError(f"arch={spec.arch!r} belongs to task='classify': nets stand side by side under a head that tells classes of images. Name one")
     if spec.task == 'segment' and spec.net == 'fcn': _one_of('stride', spec.stride, STRIDES)
     elif spec.stride or spec.upsampling != 'bilinear' or spec.scaled:

@@ -63,7 +63,7 @@ def varied_sides(
     specs = [o for value in values for o in sides_of(asked, **others | {field: value}).values()]
     if len(set(specs)) < max(2, len(specs)):
         why = ', which begins with random numbers' if field == 'weights' and specs[0].regime == 'scratch' else ''
-        raise ValueError(f'{as_command((), {field: list(values)}).removeprefix("hw4 run ")} of {asked.name}{why}: expected two values or more that make recipes of their own, each once')
+        raise ValueError(f'{as_command((), {field: list(values)}).removeprefix("hw4 run ")} of {asked.name}{why}: some of these come to one recipe; expected two values or more, each once')
     if field == 'size' and specs[0].task == 'segment': raise ValueError('several --size of masks: scores at different sizes are measured on masks of different sizes, and are not one scale; ask at one size, then at another')
     labels = [value_label(field, o) for o in specs]
     return dict(zip(labels if len(set(labels)) == len(labels) else map(str, values), specs))
@@ -96,9 +96,9 @@ def varied_question(
     called = asked.name.upper() if asked.name in QUESTIONS else asked.name
     own = question(asked.name).sides if asked.name in QUESTIONS else {}
     side = f'"{was}"' if field == 'net' or (first.net, first.stride) == (spec.net, spec.stride) else net_title(first)
-    recipe = 'the recipe' if list(own) == [was] else f'the recipe {side}'
+    recipe, whose = ('the recipe', f' ({was})') if list(own) == [was] else (f'the recipe {side}', '')
     follows = dict.fromkeys(k for o in list(sides.values())[1:] for k in diff(first, o) if k != field)
-    text = [f'Which {VARIED[field]} suits {recipe} of {called}, with everything else equal: {", ".join(sides)}?']
+    text = [f'Which {VARIED[field]} suits {recipe} of {called}{whose}, with everything else equal: {", ".join(sides)}?']
     if field == 'augment': text.append(f'How much of the picture is to be seen in training: {"; ".join(f"{o} ({say_visible(o, aspect=first.size[1]/first.size[0])})" for o in sides)}.')
     if follows: text.append(f'With it goes: {", ".join(follows)}.')
     if field in TOO: text.append(TOO[field])

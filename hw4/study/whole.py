@@ -30,7 +30,7 @@ def own_folders(
     beside = [' '.join(v) if k == 'questions' else f'--{k}' for k, v in course.items() if v]
     if given and beside:
         raise ValueError(f'{" and ".join(beside)} with {", ".join(given)}: a question is asked of the course\'s images, a study of your own of the folders '
-                         'that --images, and for segmentation --masks, name. Run one, then the other')
+                         'that --images, and for segmentation --masks, name. Run one, then the other; an option that has several values is repeated, as in --lr 1e-3 --lr 4e-3')
     return bool(given)
 
 # %% ../../nbs/study/06d_whole.ipynb #9a005c12
