@@ -1378,6 +1378,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'hw4.study.varied.one_side': ('study/varied.html#one_side', 'hw4/study/varied.py'),
                                   'hw4.study.varied.typed': ('study/varied.html#typed', 'hw4/study/varied.py'),
                                   'hw4.study.varied.value_label': ('study/varied.html#value_label', 'hw4/study/varied.py'),
+                                  'hw4.study.varied.varied_name': ('study/varied.html#varied_name', 'hw4/study/varied.py'),
                                   'hw4.study.varied.varied_question': ('study/varied.html#varied_question', 'hw4/study/varied.py'),
                                   'hw4.study.varied.varied_sides': ('study/varied.html#varied_sides', 'hw4/study/varied.py')},
             'hw4.study.verdicts': { 'hw4.study.verdicts.Comparison': ('study/verdicts.html#comparison', 'hw4/study/verdicts.py'),

@@ -112,8 +112,7 @@ def _decided(
     words = {'better': f'{found.a} is better than {found.b}', 'worse': f'{found.a} is worse than {found.b}',
              'not decided': f'Between {found.a} and {found.b} it is not decided'}[found.verdict()]
     many = f', corrected for {found.pairs} pairs by Holm' if found.pairs > 1 else ''
-    if many and found.verdict() == 'not decided' and not o.lo <= 0 <= o.hi: many += ' as the interval is not'
-    elif found.verdict() == 'not decided' and not o.lo <= 0 <= o.hi: many = ', which decides; the interval is of another method'
+    if found.verdict() == 'not decided' and not o.lo <= 0 <= o.hi: many = f'{many} as the interval is not' if many else ', which decides; the interval is of another method'
     p = f'p {say_p(found.p(name), "= ")}{many}'
     apart = '' if o.told_apart is None else f', {o.told_apart:,} of which one alone has right'
     said = f'{words}: {name} {o.a:.3f} against {o.b:.3f}, difference {say_gain(o, p)} on {o.n:,} images{apart}.'

@@ -18,7 +18,7 @@ from .plan import plan
 from .questions import Question, answer_table, ask, question, sides_of
 from .report import check_out, sections, write_report
 from .terminal import clock, show_plan, show_table
-from .varied import one_side, varied_question, varied_sides
+from .varied import one_side, varied_name, varied_question, varied_sides
 
 # %% ../../nbs/study/06d_whole.ipynb #20070c69
 def own_folders(
@@ -93,13 +93,16 @@ def whole_study(
 ) -> dict|None:  # label -> list of `Record`; None: nothing was run
     "Check folders of one's own, run the three regimes, the three strides, or one recipe varied, on them, say what was found, and write the report"
     given, recipe = {k: v for k, v in folders.items() if v is not None}, {k: how.get(k) for k in OPTIONS}
-    of_classes, each = set(given) == {'images'}, [{varied[0]: o} for o in varied[1]] if varied else [{}]
+    of_classes = set(given) == {'images'}
     course, best = (question('q1-6'), 'fine-tuned') if of_classes else (question('q2-1'), 'skips (FCN-8s)')
     name = dataset_name(given.get('images', '.'), given.get('masks'))
     one = replace(one_side(course, next(iter(course.sides))), name=name)
-    if varied and (not of_classes or varied[0] != 'size'): varied_sides(one, *varied, **recipe)  # what is none, or no pair, is refused before 100,000 files are read
-    for o in each: sides_of(one if varied else course, **recipe | o)  # of sizes only that: whether two are one depends on the images
-    page = Path(report or f'report-{".".join([name, *each[0]])}.html')
+    # what is none, or no pair, is refused before 100,000 files are read; but two sizes may be one, by the images
+    if not varied: sides_of(course, **recipe)
+    elif of_classes and varied[0] == 'size':
+        for o in varied[1]: sides_of(one, **recipe | dict(size=o))
+    else: varied_sides(one, *varied, **recipe)
+    page = Path(report or f'report-{varied_name(name, varied[0]) if varied else name}.html')
     check_out(page)
     layout, asked = (classes_asked if of_classes else pair_asked)(given, recipe | dict([varied] if varied else []) | dict(seeds=how.get('seeds')))
     if varied: asked, how = varied_question(one_side(asked, best), *varied, command=asked.command, **recipe), {k: v for k, v in how.items() if k not in OPTIONS}
